@@ -1,0 +1,3 @@
+#![allow(clippy::print_stdout, reason = "placeholder")]
+//! Conduit.
+fn main() {}

@@ -1,0 +1,153 @@
+//! Real sockets.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use futures::future::{BoxFuture, FutureExt};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::{
+    Accepted, Io, Listener, LocalAddr, Net, Network, PeerAddr, Resolved, dns::Dns, original_dst::original_dst,
+};
+
+/// Connections the kernel may hold for us before we accept them; capped by net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// The machine's own network.
+#[derive(Default)]
+pub struct TokioNetwork {
+    source: Option<IpAddr>,
+    dns: Dns,
+}
+
+impl TokioNetwork {
+    /// The machine's network, as every binary uses it.
+    pub fn shared() -> Net {
+        Arc::new(Self::default())
+    }
+
+    /// The machine's network with every outgoing connection leaving from `source`, which is what makes a loopback
+    /// address look like a pod.
+    pub fn from_source(source: IpAddr) -> Self {
+        Self { source: Some(source), dns: Dns::default() }
+    }
+}
+
+impl Network for TokioNetwork {
+    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        async move {
+            let listener = listen(addr)?;
+            let local = listener.local_addr()?;
+            Ok(Box::new(TokioListener { listener, local }) as Box<dyn Listener>)
+        }
+        .boxed()
+    }
+
+    fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Io>> {
+        async move {
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            if let Some(source) = self.source.filter(|source| source.is_ipv4() == addr.is_ipv4()) {
+                socket.bind(SocketAddr::new(source, 0))?;
+            }
+            let tcp = socket.connect(addr).await?;
+            tcp.set_nodelay(true)?;
+            Ok(Io::Tcp(tcp))
+        }
+        .boxed()
+    }
+
+    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Resolved>> {
+        self.dns.resolve(host).boxed()
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted proxy must get its ports back while old connections linger in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+struct TokioListener {
+    listener: TcpListener,
+    local: SocketAddr,
+}
+
+impl Listener for TokioListener {
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
+        async move {
+            let (tcp, peer) = self.listener.accept().await?;
+            accepted(tcp, peer)
+        }
+        .boxed()
+    }
+}
+
+fn accepted(tcp: TcpStream, peer: SocketAddr) -> io::Result<Accepted> {
+    tcp.set_nodelay(true)?;
+    let local = tcp.local_addr()?;
+    let original_dst = original_dst(&tcp, local);
+    Ok(Accepted { io: Io::Tcp(tcp), peer: PeerAddr(peer), local: LocalAddr(local), original_dst })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn pair(net: &dyn Network) -> (Io, Accepted) {
+        let mut listener = net.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (client, accepted) = tokio::join!(net.connect(listener.local_addr()), listener.accept());
+        (client.unwrap(), accepted.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_not_redirected_has_no_original_destination() {
+        let (_client, accepted) = pair(&TokioNetwork::default()).await;
+        assert_eq!(accepted.original_dst, None);
+    }
+
+    #[tokio::test]
+    async fn reset_reaches_the_other_end_as_a_reset() {
+        let (mut client, accepted) = pair(&TokioNetwork::default()).await;
+        accepted.io.reset();
+        let error = client.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn connections_leave_from_the_given_source() {
+        let (_client, accepted) = pair(&TokioNetwork::from_source([127, 9, 8, 7].into())).await;
+        assert_eq!(accepted.peer.ip(), IpAddr::from([127, 9, 8, 7]));
+    }
+
+    #[tokio::test]
+    async fn half_close_leaves_the_other_direction_open() {
+        let (mut client, accepted) = pair(&TokioNetwork::default()).await;
+        let mut server = accepted.io;
+        client.shutdown().await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        server.write_all(b"x").await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn address_literals_resolve_without_a_resolver() {
+        let found = TokioNetwork::default().resolve("[::1]").await.unwrap();
+        assert_eq!(found.addrs, vec!["::1".parse::<IpAddr>().unwrap()]);
+    }
+}
