@@ -24,10 +24,14 @@ impl Dns {
             io::Error::other("no usable resolver configuration: /etc/resolv.conf is missing or unreadable")
         })?;
         let answer = resolver.lookup_ip(host).await.map_err(|error| {
-            let kind = if error.is_no_records_found() { io::ErrorKind::NotFound } else { io::ErrorKind::Other };
+            let kind =
+                if error.is_no_records_found() { io::ErrorKind::NotFound } else { io::ErrorKind::Other };
             io::Error::new(kind, error)
         })?;
-        #[expect(clippy::disallowed_methods, reason = "hickory dates its answers by the system's monotonic clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "hickory dates its answers by the system's monotonic clock"
+        )]
         let now = std::time::Instant::now();
         let ttl = answer.valid_until().saturating_duration_since(now);
         let addrs: Vec<IpAddr> = answer.iter().collect();

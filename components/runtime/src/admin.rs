@@ -1,0 +1,167 @@
+//! What kubelet and operators ask every Conduit process: `/live`, `/ready`, `/metrics`.
+//!
+//! `/live` fails only when the process cannot do its work any more, `/ready` as long as something awaited has not
+//! happened. Neither depends on TLS, the CA or the network: they would take a working application out of its Service.
+
+use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use conduit_net::{Accepted, Listener};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::{drain, metrics::Registry, ready::Readiness, serve};
+
+/// Connections served at once; probes and a scraper or two need a handful.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a request's head may take to arrive, which also bounds an idle connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the admin server tells.
+#[derive(Clone)]
+pub struct Admin {
+    /// Behind `/ready`.
+    pub readiness: Readiness,
+    /// Behind `/metrics`.
+    pub registry: Registry,
+    /// Behind `/live`.
+    pub live: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Admin {
+    /// An admin server that is live as long as it answers.
+    pub fn new(readiness: Readiness, registry: Registry) -> Self {
+        Self { readiness, registry, live: Arc::new(|| true) }
+    }
+
+    /// The answer to a request, for servers that add paths of their own in front.
+    pub fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if method != Method::GET && method != Method::HEAD {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
+            response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match path {
+            "/live" | "/ping" => self.live(),
+            "/ready" => self.ready(),
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "not found; this server has /live, /ready and /metrics\n"),
+        }
+    }
+
+    fn live(&self) -> Response<Full<Bytes>> {
+        match (self.live)() {
+            true => text(StatusCode::OK, "ok\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker has stopped turning\n"),
+        }
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let pending = self.readiness.pending();
+        let status = if pending.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let mut body = match pending.is_empty() {
+            true => "ok\n".to_owned(),
+            false => format!("waiting for {}\n", pending.join(", ")),
+        };
+        for (name, note) in self.readiness.notes() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(body, "{name}: {note}");
+        }
+        text(status, body)
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut response = text(StatusCode::OK, self.registry.encode());
+        let content_type = header::HeaderValue::from_static(Registry::CONTENT_TYPE);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+}
+
+/// Serves until the drain begins, and what is under way to its end.
+pub async fn serve(listener: Box<dyn Listener>, admin: Admin, drain: drain::Watch) {
+    let closing = drain.clone();
+    serve::accept_loop(listener, MAX_CONNECTIONS, drain, move |accepted| {
+        connection(accepted, admin.clone(), closing.clone())
+    })
+    .await;
+}
+
+async fn connection(accepted: Accepted, admin: Admin, drain: drain::Watch) {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let response = admin.answer(request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).auto_date_header(false);
+    let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(accepted.io), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.signaled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, peer = %accepted.peer, "an admin connection broke");
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use conduit_net::TokioNetwork;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn get(path: &str, readiness: &Readiness) -> String {
+        let net = TokioNetwork::shared();
+        let listener = net.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = listener.local_addr();
+        let (_trigger, drain) = drain::channel();
+        let admin = Admin::new(readiness.clone(), Registry::default());
+        let _server = tokio::spawn(serve(listener, admin, drain));
+        let mut io = net.connect(addr).await.unwrap();
+        io.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        io.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn ready_names_what_is_awaited_and_shows_notes() {
+        let readiness = Readiness::default();
+        let guard = readiness.guard("inbound listener");
+        readiness.note("tls", "no_config: tls.crt is not there yet");
+        let waiting = get("/ready", &readiness).await;
+        assert!(waiting.starts_with("HTTP/1.0 503"), "{waiting}");
+        assert!(
+            waiting.ends_with("waiting for inbound listener\ntls: no_config: tls.crt is not there yet\n")
+        );
+        guard.ready();
+        let ready = get("/ready", &readiness).await;
+        assert!(ready.starts_with("HTTP/1.0 200"), "{ready}");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_open_metrics_and_unknown_paths_are_not_found() {
+        let readiness = Readiness::default();
+        let metrics = get("/metrics", &readiness).await;
+        assert!(
+            metrics.contains("application/openmetrics-text") && metrics.ends_with("# EOF\n"),
+            "{metrics}"
+        );
+        assert!(get("/", &readiness).await.starts_with("HTTP/1.0 404"));
+        assert!(get("/live", &readiness).await.starts_with("HTTP/1.0 200"));
+    }
+}
