@@ -1,3 +1,7 @@
-#![allow(clippy::print_stdout, reason = "placeholder")]
-//! Conduit.
-fn main() {}
+//! `conduit`: the command line of the mesh.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conduit_cli::main(std::env::args_os())
+}

@@ -1,0 +1,107 @@
+//! The root of the command line: flags that every command shares, and the list of commands.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{completion, version};
+
+/// Encrypts and authenticates the traffic between your pods, and never breaks it.
+#[derive(Debug, Parser)]
+#[command(name = "conduit", disable_version_flag = true, max_term_width = 120)]
+pub struct Cli {
+    /// The flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Namespace of the control plane
+    #[arg(
+        long,
+        short = 'c',
+        global = true,
+        value_name = "NAMESPACE",
+        default_value = "conduit",
+        value_parser = namespace,
+        help_heading = "Global options"
+    )]
+    pub conduit_namespace: String,
+    /// Path of the kubeconfig file [default: $KUBECONFIG, then ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig file [default: its current one]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub context: Option<String>,
+    /// Address of Conduit's API, for reaching it without Kubernetes
+    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Global options")]
+    pub api_addr: Option<String>,
+    /// Log what is done, to stderr
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub verbose: bool,
+}
+
+/// The commands, in the order in which help lists them.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "each is described by its Args")]
+pub enum Command {
+    Completion(completion::Args),
+    Version(version::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the user must read; the process then ends with code 1.
+    pub async fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Completion(args) => completion::run(args, global).await,
+            Self::Version(args) => version::run(args, global).await,
+        }
+    }
+}
+
+/// Parses the name of a namespace: an RFC 1123 label, as Kubernetes wants it.
+///
+/// # Errors
+/// It is none.
+pub fn namespace(value: &str) -> Result<String, String> {
+    let inner = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
+    let valid = (1..=63).contains(&value.len())
+        && value.bytes().all(inner)
+        && !value.starts_with('-')
+        && !value.ends_with('-');
+    if valid {
+        Ok(value.to_owned())
+    } else {
+        Err("not a namespace: use at most 63 lower-case letters, digits and inner dashes".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn namespaces_are_labels() {
+        for good in ["conduit", "a", "a-1", &"x".repeat(63)] {
+            assert_eq!(namespace(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a/b", "a b", &"x".repeat(64)] {
+            assert!(namespace(bad).is_err(), "{bad}");
+        }
+    }
+}
