@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, ValueEnum};
-use clap_complete::aot;
+use clap::CommandFactory;
+use clap_complete::aot::{self, Shell};
 
 use crate::{
     args::{Cli, Global},
@@ -23,15 +23,6 @@ pub struct Args {
     shell: Shell,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-    #[value(name = "powershell")]
-    PowerShell,
-}
-
 /// Prints the script.
 ///
 /// # Errors
@@ -42,12 +33,6 @@ pub async fn run(args: Args, _: &Global) -> anyhow::Result<ExitCode> {
 }
 
 fn script(shell: Shell) -> String {
-    let shell = match shell {
-        Shell::Bash => aot::Shell::Bash,
-        Shell::Zsh => aot::Shell::Zsh,
-        Shell::Fish => aot::Shell::Fish,
-        Shell::PowerShell => aot::Shell::PowerShell,
-    };
     let mut script = Vec::new();
     aot::generate(shell, &mut Cli::command(), "conduit", &mut script);
     String::from_utf8_lossy(&script).into_owned()
@@ -55,6 +40,8 @@ fn script(shell: Shell) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     #[test]
