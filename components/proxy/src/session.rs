@@ -1,0 +1,426 @@
+//! What happened to a connection, and to each request on it: one value each, which metrics, logs and tap all read, so
+//! that they cannot disagree.
+//!
+//! A [`Session`] begins when a connection is accepted. A [`Transport`] is the record of one connection, accepted or
+//! opened, from the moment its [`TlsStatus`] is known to its close. An [`Exchange`] is the record of one request; it
+//! ends exactly once, at the latest when it is dropped.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc};
+
+use conduit_identity::{HandshakeFailure, Identity, Unusable};
+use conduit_net::PeerAddr;
+use http::{HeaderMap, StatusCode, request};
+use tokio::time::Instant;
+
+use crate::{
+    metrics::{Labels, Metrics},
+    tap::Tap,
+};
+
+/// Which way a connection crosses the pod's border.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Direction {
+    /// To the application of this pod.
+    Inbound,
+    /// From the application of this pod.
+    Outbound,
+}
+
+impl Direction {
+    /// The value of the `direction` label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// Which end of the proxy a connection is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Side {
+    /// Accepted: its peer is the client.
+    Source,
+    /// Opened: its peer is the server.
+    Destination,
+}
+
+impl Side {
+    /// The value of the `peer` label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Source => "src",
+            Self::Destination => "dst",
+        }
+    }
+}
+
+/// Whether the bytes of one connection are encrypted, and if not, why. Taken from the connection that carried them,
+/// never from what was intended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum TlsStatus {
+    /// TLS between two Conduit proxies.
+    Mutual {
+        /// Who opened the connection.
+        client: PeerId,
+        /// Who accepted it.
+        server: PeerId,
+    },
+    /// No TLS of ours.
+    Plain(Why),
+}
+
+impl TlsStatus {
+    /// The value of the `tls` label.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Mutual { .. } => "true",
+            Self::Plain(why) => why.label(),
+        }
+    }
+
+    /// The sub-reason of `handshake_failed`.
+    pub(crate) const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Plain(Why::HandshakeFailed(failure)) => Some(failure.label()),
+            _ => None,
+        }
+    }
+
+    /// The value of the `client_id` label.
+    pub(crate) fn client_id(&self) -> Option<&str> {
+        match self {
+            Self::Mutual { client, .. } => Some(client.as_str()),
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// The value of the `server_id` label.
+    pub(crate) fn server_id(&self) -> Option<&str> {
+        match self {
+            Self::Mutual { server, .. } => Some(server.as_str()),
+            Self::Plain(_) => None,
+        }
+    }
+}
+
+/// What one end of a TLS connection proved to be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum PeerId {
+    /// Its certificate verified at the handshake.
+    Verified(Identity),
+    /// It sent no certificate, or one that does not verify.
+    Unauthenticated,
+}
+
+impl PeerId {
+    /// The identity, or the word that stands for none.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Verified(identity) => identity.as_str(),
+            Self::Unauthenticated => "unauthenticated",
+        }
+    }
+}
+
+/// Why a connection carries no TLS of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Why {
+    /// TLS is off for this pod.
+    Disabled,
+    /// Our credentials are not there.
+    NoConfig,
+    /// Our credentials are unreadable, mismatched, or for a wrong root or name.
+    BadCredentials,
+    /// Our certificate is past.
+    Expired,
+    /// Our certificate is not yet valid.
+    ClockSkew,
+    /// The destination service has not answered.
+    NoDiscovery,
+    /// The destination service knows no identity for the endpoint.
+    NoIdentity,
+    /// TLS was tried, or lately tried, and the connection fell back.
+    HandshakeFailed(HandshakeFailure),
+    /// Inbound: the peer sent no TLS for us.
+    NoProxyTls,
+    /// The application's own TLS, passed through.
+    AppTls,
+    /// The application to its own outbound proxy.
+    InternalTraffic,
+    /// The proxy to its own application, and calls of a pod to itself.
+    Loopback,
+    /// A probe of the kubelet.
+    KubeletProbe,
+}
+
+impl Why {
+    /// The value of the `tls` label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::NoConfig => "no_config",
+            Self::BadCredentials => "bad_credentials",
+            Self::Expired => "expired",
+            Self::ClockSkew => "clock_skew",
+            Self::NoDiscovery => "no_discovery",
+            Self::NoIdentity => "no_identity",
+            Self::HandshakeFailed(_) => "handshake_failed",
+            Self::NoProxyTls => "no_proxy_tls",
+            Self::AppTls => "app_tls",
+            Self::InternalTraffic => "internal_traffic",
+            Self::Loopback => "loopback",
+            Self::KubeletProbe => "kubelet_probe",
+        }
+    }
+}
+
+impl From<Unusable> for Why {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Disabled => Self::Disabled,
+            Unusable::NoConfig => Self::NoConfig,
+            Unusable::BadCredentials => Self::BadCredentials,
+            Unusable::Expired => Self::Expired,
+            Unusable::ClockSkew => Self::ClockSkew,
+        }
+    }
+}
+
+/// Makes sessions; what they record goes to the metrics and the taps of the whole proxy. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Sessions {
+    recorders: Arc<Recorders>,
+}
+
+#[derive(Debug)]
+struct Recorders {
+    metrics: Metrics,
+    tap: Tap,
+}
+
+impl Sessions {
+    /// Sessions that record to `metrics` and `tap`.
+    pub(crate) fn new(metrics: Metrics, tap: Tap) -> Self {
+        Self { recorders: Arc::new(Recorders { metrics, tap }) }
+    }
+
+    /// A connection was accepted from `peer` that was going to `target`.
+    pub(crate) fn accepted(&self, direction: Direction, peer: PeerAddr, target: SocketAddr) -> Session {
+        Session {
+            inner: Arc::new(Inner {
+                sessions: self.clone(),
+                direction,
+                peer,
+                target,
+                accepted_at: Instant::now(),
+            }),
+        }
+    }
+
+    /// A connection was opened to `target`.
+    pub(crate) fn dialed(
+        &self,
+        direction: Direction,
+        target: SocketAddr,
+        labels: &Labels,
+        tls: &TlsStatus,
+    ) -> Transport {
+        let _ = (&self.recorders.metrics, target, labels);
+        Transport {
+            direction,
+            side: Side::Destination,
+            tls: tls.clone(),
+            opened_at: Instant::now(),
+            failed: None,
+        }
+    }
+}
+
+/// One accepted connection. Cloning shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    sessions: Sessions,
+    direction: Direction,
+    peer: PeerAddr,
+    target: SocketAddr,
+    accepted_at: Instant,
+}
+
+impl Session {
+    /// Which way it crosses the pod's border.
+    pub(crate) fn direction(&self) -> Direction {
+        self.inner.direction
+    }
+
+    /// Who opened it.
+    pub(crate) fn peer(&self) -> PeerAddr {
+        self.inner.peer
+    }
+
+    /// Where it was going.
+    pub(crate) fn target(&self) -> SocketAddr {
+        self.inner.target
+    }
+
+    /// The status of the accepted connection is known: it counts as open from here. Called once.
+    pub(crate) fn opened(&self, tls: TlsStatus) -> Transport {
+        Transport {
+            direction: self.inner.direction,
+            side: Side::Source,
+            tls,
+            opened_at: self.inner.accepted_at,
+            failed: None,
+        }
+    }
+
+    /// A connection was opened on behalf of this one alone.
+    pub(crate) fn dialed(&self, target: SocketAddr, labels: &Labels, tls: &TlsStatus) -> Transport {
+        self.inner.sessions.dialed(self.inner.direction, target, labels, tls)
+    }
+
+    /// A request arrived. `source` is the status of the accepted connection that carried it.
+    pub(crate) fn request(&self, head: &request::Parts, source: &TlsStatus) -> Exchange {
+        let _ = (head, source, &self.inner.sessions.recorders.tap);
+        Exchange { ended: false }
+    }
+}
+
+/// The record of one connection from open to close; dropping it closes. Its counters are of the bytes that crossed it
+/// in the clear, that is, within TLS.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    direction: Direction,
+    side: Side,
+    tls: TlsStatus,
+    opened_at: Instant,
+    failed: Option<io::ErrorKind>,
+}
+
+impl Transport {
+    /// The status it was opened with.
+    pub(crate) fn tls(&self) -> &TlsStatus {
+        &self.tls
+    }
+
+    /// Bytes came from the peer. Called on every read: it must cost next to nothing.
+    pub(crate) fn read(&self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// Bytes went to the peer.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// An error ended it; the first one counts.
+    pub(crate) fn failed(&mut self, error: &io::Error) {
+        self.failed.get_or_insert(error.kind());
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        let _ = (self.direction, self.side, self.opened_at);
+    }
+}
+
+/// The record of one request. It ends once: with the first [`Exchange::end`], or as [`End::Canceled`] when dropped.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    ended: bool,
+}
+
+impl Exchange {
+    /// The request is about to be sent to `target`, over a connection with status `tls`. Called again when it is
+    /// replayed over another one: the last call counts.
+    pub(crate) fn dispatched(&mut self, target: SocketAddr, labels: &Labels, tls: &TlsStatus) {
+        let _ = (target, labels, tls);
+    }
+
+    /// The response's head arrived.
+    pub(crate) fn responded(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let _ = (status, headers);
+    }
+
+    /// Bytes of the response's body arrived.
+    pub(crate) fn data(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// The response's trailers arrived.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        let _ = trailers;
+    }
+
+    /// It is over.
+    pub(crate) fn end(&mut self, end: End) {
+        if !std::mem::replace(&mut self.ended, true) {
+            let _ = end;
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end(End::Canceled);
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The response arrived whole.
+    Complete,
+    /// The server reset the stream.
+    Reset(h2::Reason),
+    /// There was no response, or only the beginning of one.
+    Failed(Failure),
+    /// The client left first.
+    Canceled,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Failure {
+    /// Nobody listens at the endpoint.
+    Refused,
+    /// The connection did not open in time.
+    ConnectTimeout,
+    /// The endpoint cannot be reached for another reason.
+    Unreachable,
+    /// The service has no endpoints, or the name no address.
+    NoEndpoints,
+    /// The connection ended before the response did.
+    Closed,
+    /// The server's answer is no HTTP.
+    Protocol,
+    /// The proxy itself declined: a limit, or a request that cannot be forwarded.
+    Declined,
+}
+
+impl Failure {
+    /// The value of a metric's label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Unreachable => "unreachable",
+            Self::NoEndpoints => "no_endpoints",
+            Self::Closed => "closed",
+            Self::Protocol => "protocol",
+            Self::Declined => "declined",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
