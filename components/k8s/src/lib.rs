@@ -1,1 +1,26 @@
-//! Placeholder.
+//! What Conduit adds on top of `kube`: a client over any [`conduit_net::Network`], the names Conduit owns, and the few
+//! patterns that every component needs in the same way.
+//!
+//! - `client.rs`: [`kube::Client`] over a [`conduit_net::Net`], every request with a deadline
+//! - `owned.rs`: labels, annotations, object names and ports that Conduit owns
+//! - `owner.rs`: from a pod to the workload it belongs to, and whether it is meshed (pure)
+//! - `watch.rs`: [`watch::follow`], list and watch for ever, with our own backoff
+//! - `cache.rs`: [`cache::Cache`], an ordered copy of what `follow` sees, with change notification
+//! - `slices.rs`: EndpointSlices in whichever version the cluster serves
+//! - `lease.rs`: leadership by a Lease
+//!
+//! Invariants: nothing here waits for the API server without a deadline; nothing is queued, a reader that is slow sees
+//! the latest state; whatever is handed out in bulk is ordered by namespace and name.
+//!
+//! Deliberately absent: `kube::runtime` (its reflector store has a random order and its watcher no deadline for a
+//! list), streaming lists (a 1.20 API server never ends them), and discovery (a 404 tells the same at less cost).
+
+pub mod cache;
+pub mod client;
+pub mod lease;
+pub mod owned;
+pub mod owner;
+pub mod slices;
+pub mod watch;
+
+pub use owner::{injected_tls, is_meshed};
