@@ -146,7 +146,10 @@ impl Workload {
 
     /// Its SPIFFE identity, `spiffe://<trust domain>/ns/<namespace>/<kind>/<owner>`: the URI name of its certificates.
     pub fn spiffe(&self, control_plane: &ControlPlane) -> String {
-        let owner = if name::is_dotted_labels(&self.name) { self.name.clone() } else { self.hash_form() };
+        // A path segment may be longer than a label; "." and ".." would be taken for steps.
+        let octet = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
+        let literal = self.name.bytes().all(octet) && !self.name.starts_with('.') && !self.name.is_empty();
+        let owner = if literal { self.name.clone() } else { self.hash_form() };
         format!("spiffe://{}/ns/{}/{}/{owner}", control_plane.trust_domain, self.namespace, self.kind)
     }
 
