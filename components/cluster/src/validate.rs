@@ -1,0 +1,460 @@
+//! What the server refuses: the rules that Conduit, its tests and its users run into.
+
+use serde_json::Value;
+
+use crate::{
+    admit, base64,
+    failure::{Cause, Failure},
+    object::{entries, items, text},
+    resources::{NameRule, Resource},
+};
+
+/// The longest label value and name segment, RFC 1123.
+const LABEL_LIMIT: usize = 63;
+/// The longest name, RFC 1123.
+const NAME_LIMIT: usize = 253;
+/// What all annotations of an object may weigh together.
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+/// What a Secret or ConfigMap may hold.
+const DATA_LIMIT: usize = 1024 * 1024;
+
+const LABEL_VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const QUALIFIED_NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const SUBDOMAIN_RULE: &str = "a DNS-1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_RULE: &str = "a DNS-1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SERVICE_RULE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const KEY_RULE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+
+/// Checks a new object.
+pub(crate) fn create(resource: &Resource, value: &Value) -> Result<(), Failure> {
+    decode(resource, value)?;
+    let mut causes = common(resource, value);
+    if matches!(resource.kind, "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") {
+        selector(value, &mut causes);
+    }
+    verdict(resource, value, &causes)
+}
+
+/// Checks a replacement.
+pub(crate) fn update(resource: &Resource, old: &Value, value: &Value) -> Result<(), Failure> {
+    decode(resource, value)?;
+    let mut causes = common(resource, value);
+    immutable(resource, old, value, &mut causes);
+    verdict(resource, value, &causes)
+}
+
+fn verdict(resource: &Resource, value: &Value, causes: &[Cause]) -> Result<(), Failure> {
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::invalid(resource, text(value, "/metadata/name"), causes))
+}
+
+/// What fails before validation, because bytes could not be read at all.
+fn decode(resource: &Resource, value: &Value) -> Result<(), Failure> {
+    let binary = if resource.kind == "Secret" { "/data" } else { "/binaryData" };
+    if !matches!(resource.kind, "Secret" | "ConfigMap") {
+        return Ok(());
+    }
+    for (_, data) in entries(value, binary) {
+        if base64::decode(data.as_str().unwrap_or_default()).is_none() {
+            let (kind, version) = (resource.kind, resource.version);
+            return Err(Failure::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: illegal base64 data"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn common(resource: &Resource, value: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    metadata(resource, value, &mut causes);
+    match resource.kind {
+        "Secret" => secret(value, &mut causes),
+        "ConfigMap" => config_map(value, &mut causes),
+        "Pod" => pod_spec(&value["spec"], "spec", &mut causes),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => {
+            labels(&value["spec"]["template"]["metadata"], "spec.template", &mut causes);
+            pod_spec(&value["spec"]["template"]["spec"], "spec.template.spec", &mut causes);
+        }
+        "Service" => service(value, &mut causes),
+        _ => {}
+    }
+    causes
+}
+
+fn metadata(resource: &Resource, value: &Value, causes: &mut Vec<Cause>) {
+    let meta = &value["metadata"];
+    let name = text(meta, "/name");
+    if name.is_empty() {
+        causes.push(Cause::required("metadata.name", "name or generateName is required"));
+    } else if let Some(why) = wrong_name(resource.name, name) {
+        causes.push(Cause::invalid("metadata.name", name, &why));
+    }
+    labels(meta, "", causes);
+    let annotations: usize = entries(meta, "/annotations")
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum();
+    for (key, _) in entries(meta, "/annotations") {
+        if let Some(why) = wrong_qualified_name(&key.to_lowercase()) {
+            causes.push(Cause::invalid("metadata.annotations", key, &why));
+        }
+    }
+    if annotations > ANNOTATIONS_LIMIT {
+        let message = format!("Too long: must have at most {ANNOTATIONS_LIMIT} bytes");
+        causes.push(Cause { reason: "FieldValueTooLong", field: "metadata.annotations".to_owned(), message });
+    }
+    owners(meta, causes);
+    for (index, finalizer) in items(meta, "/finalizers").iter().enumerate() {
+        let finalizer = finalizer.as_str().unwrap_or_default();
+        if let Some(why) = wrong_qualified_name(finalizer) {
+            causes.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, &why));
+        }
+    }
+}
+
+/// `parent` is where the metadata is, empty for the object's own.
+fn labels(meta: &Value, parent: &str, causes: &mut Vec<Cause>) {
+    let field = if parent.is_empty() { "metadata.labels".to_owned() } else { format!("{parent}.labels") };
+    for (key, value) in entries(meta, "/labels") {
+        if let Some(why) = wrong_qualified_name(key) {
+            causes.push(Cause::invalid(&*field, key, &why));
+        }
+        let value = value.as_str().unwrap_or_default();
+        if let Some(why) = wrong_label_value(value) {
+            causes.push(Cause::invalid(&*field, value, why.as_str()));
+        }
+    }
+}
+
+fn owners(meta: &Value, causes: &mut Vec<Cause>) {
+    let mut controllers = 0;
+    for (index, owner) in items(meta, "/ownerReferences").iter().enumerate() {
+        let field = format!("metadata.ownerReferences[{index}]");
+        for name in ["apiVersion", "kind", "name", "uid"] {
+            if text(owner, &format!("/{name}")).is_empty() {
+                let why =
+                    if name == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                let why = if name == "apiVersion" { why.to_owned() } else { format!("{name} {why}") };
+                causes.push(Cause::invalid(format!("{field}.{name}"), "", &why));
+            }
+        }
+        controllers += u8::from(owner["controller"] == Value::Bool(true));
+    }
+    if controllers > 1 {
+        let field = "metadata.ownerReferences";
+        let why = "Only one reference can have Controller set to true";
+        causes.push(Cause::invalid(field, controllers, why));
+    }
+}
+
+fn secret(value: &Value, causes: &mut Vec<Cause>) {
+    data_keys(value, "data", causes);
+    let needed: &[&str] = match text(value, "/type") {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/service-account-token" => {
+            if text(&value["metadata"]["annotations"], "/kubernetes.io~1service-account.name").is_empty() {
+                let field = "metadata.annotations[kubernetes.io/service-account.name]";
+                causes.push(Cause::required(field, ""));
+            }
+            &[]
+        }
+        _ => &[],
+    };
+    for key in needed.iter().filter(|key| value["data"].get(**key).is_none()) {
+        causes.push(Cause::required(format!("data[{key}]"), ""));
+    }
+    let size: usize =
+        entries(value, "/data").map(|(_, data)| data.as_str().map_or(0, str::len) / 4 * 3).sum();
+    too_much("data", size, causes);
+}
+
+fn config_map(value: &Value, causes: &mut Vec<Cause>) {
+    data_keys(value, "data", causes);
+    data_keys(value, "binaryData", causes);
+    for (key, _) in entries(value, "/binaryData").filter(|(key, _)| value["data"].get(key.as_str()).is_some())
+    {
+        causes.push(Cause::invalid(format!("data[{key}]"), key, "duplicate of key present in binaryData"));
+    }
+    let size: usize = entries(value, "/data").map(|(_, data)| data.as_str().map_or(0, str::len)).sum();
+    too_much("", size, causes);
+}
+
+fn too_much(field: &str, size: usize, causes: &mut Vec<Cause>) {
+    if size > DATA_LIMIT {
+        let message = format!("Too long: must have at most {DATA_LIMIT} bytes");
+        causes.push(Cause { reason: "FieldValueTooLong", field: field.to_owned(), message });
+    }
+}
+
+fn data_keys(value: &Value, field: &str, causes: &mut Vec<Cause>) {
+    for (key, _) in entries(value, &format!("/{field}")) {
+        let valid = key.len() <= NAME_LIMIT
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+            && !key.is_empty()
+            && key != "."
+            && !key.starts_with("..");
+        if !valid {
+            causes.push(Cause::invalid(format!("{field}[{key}]"), key, KEY_RULE));
+        }
+    }
+}
+
+fn pod_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let containers = items(spec, "/containers");
+    if containers.is_empty() {
+        causes.push(Cause::required(format!("{path}.containers"), ""));
+    }
+    let mut seen = Vec::new();
+    for (list, containers) in [("initContainers", items(spec, "/initContainers")), ("containers", containers)]
+    {
+        for (index, container) in containers.iter().enumerate() {
+            let at = format!("{path}.{list}[{index}]");
+            let name = text(container, "/name");
+            if name.is_empty() {
+                causes.push(Cause::required(format!("{at}.name"), ""));
+            } else if let Some(why) = wrong_name(NameRule::Label, name) {
+                causes.push(Cause::invalid(format!("{at}.name"), name, &why));
+            } else if seen.contains(&name) {
+                let message = format!("Duplicate value: {name:?}");
+                causes.push(Cause { reason: "FieldValueDuplicate", field: format!("{at}.name"), message });
+            }
+            seen.push(name);
+            if text(container, "/image").is_empty() {
+                causes.push(Cause::required(format!("{at}.image"), ""));
+            }
+            mounts(spec, container, &at, causes);
+        }
+    }
+}
+
+/// Every mount names a volume of the pod.
+fn mounts(spec: &Value, container: &Value, at: &str, causes: &mut Vec<Cause>) {
+    let volumes = items(spec, "/volumes");
+    for (index, mount) in items(container, "/volumeMounts").iter().enumerate() {
+        let name = text(mount, "/name");
+        // A service account's volume is mounted by name before admission has added it.
+        if !volumes.iter().any(|volume| text(volume, "/name") == name) {
+            let message = format!("Not found: {name:?}");
+            let field = format!("{at}.volumeMounts[{index}].name");
+            causes.push(Cause { reason: "FieldValueNotFound", field, message });
+        }
+    }
+}
+
+fn service(value: &Value, causes: &mut Vec<Cause>) {
+    let kind = text(value, "/spec/type");
+    let ports = items(value, "/spec/ports");
+    if ports.is_empty() && kind != "ExternalName" && text(value, "/spec/clusterIP") != "None" {
+        causes.push(Cause::required("spec.ports", ""));
+    }
+    if kind == "ExternalName" && text(value, "/spec/externalName").is_empty() {
+        causes.push(Cause::required("spec.externalName", ""));
+    }
+    for (index, port) in ports.iter().enumerate() {
+        let at = format!("spec.ports[{index}]");
+        if ports.len() > 1 && text(port, "/name").is_empty() {
+            causes.push(Cause::required(format!("{at}.name"), ""));
+        }
+        let number = port["port"].as_i64().unwrap_or(0);
+        if !(1..=65_535).contains(&number) {
+            causes.push(Cause::invalid(
+                format!("{at}.port"),
+                number,
+                "must be between 1 and 65535, inclusive",
+            ));
+        }
+    }
+}
+
+fn selector(value: &Value, causes: &mut Vec<Cause>) {
+    let spec = &value["spec"];
+    let empty = entries(spec, "/selector/matchLabels").next().is_none()
+        && items(spec, "/selector/matchExpressions").is_empty();
+    if empty {
+        causes.push(Cause::invalid("spec.selector", "{}", "empty selector is invalid for deployment"));
+    } else if !admit::selects_own_template(spec) {
+        let why = "`selector` does not match template `labels`";
+        causes.push(Cause::invalid(
+            "spec.template.metadata.labels",
+            &spec["template"]["metadata"]["labels"],
+            why,
+        ));
+    }
+}
+
+/// What may never change once it is there.
+fn immutable(resource: &Resource, old: &Value, value: &Value, causes: &mut Vec<Cause>) {
+    let mut fixed = |pointer: &str| {
+        let (was, is) = (old.pointer(pointer), value.pointer(pointer));
+        if was != is {
+            let field = pointer.trim_start_matches('/').replace('/', ".");
+            causes.push(Cause::invalid(field, is.unwrap_or(&Value::Null), "field is immutable"));
+        }
+    };
+    match resource.kind {
+        "Secret" => fixed("/type"),
+        "Deployment" | "ReplicaSet" | "DaemonSet" => fixed("/spec/selector"),
+        "Job" => {
+            fixed("/spec/selector");
+            fixed("/spec/template");
+            fixed("/spec/completions");
+        }
+        "RoleBinding" | "ClusterRoleBinding" => fixed("/roleRef"),
+        "EndpointSlice" => fixed("/addressType"),
+        "Service"
+            if text(old, "/spec/type") != "ExternalName" && text(value, "/spec/type") != "ExternalName" =>
+        {
+            fixed("/spec/clusterIP");
+        }
+        _ => {}
+    }
+    match resource.kind {
+        "Pod" => pod_update(old, value, causes),
+        "StatefulSet" => stateful_set_update(old, value, causes),
+        "Secret" | "ConfigMap" if old["immutable"] == Value::Bool(true) => {
+            for field in ["data", "binaryData", "immutable"] {
+                if old.get(field) != value.get(field) {
+                    causes.push(Cause::forbidden(field, "field is immutable when `immutable` is set"));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Of a pod's spec only images, deadlines and tolerations may change.
+fn pod_update(old: &Value, value: &Value, causes: &mut Vec<Cause>) {
+    let fixed = |pod: &Value| {
+        let mut spec = pod["spec"].clone();
+        for list in ["initContainers", "containers"] {
+            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                container["image"] = Value::Null;
+            }
+        }
+        for free in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"] {
+            spec[free] = Value::Null;
+        }
+        // Binding to a node is the scheduler's, and comes once.
+        if text(&old["spec"], "/nodeName").is_empty() {
+            spec["nodeName"] = Value::Null;
+        }
+        spec
+    };
+    if fixed(old) != fixed(value) {
+        let why = "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds` or `spec.tolerations` (only additions to existing tolerations)";
+        causes.push(Cause::forbidden("spec", why));
+    }
+}
+
+fn stateful_set_update(old: &Value, value: &Value, causes: &mut Vec<Cause>) {
+    let fixed = |set: &Value| {
+        let mut spec = set["spec"].clone();
+        for free in [
+            "replicas",
+            "template",
+            "updateStrategy",
+            "minReadySeconds",
+            "persistentVolumeClaimRetentionPolicy",
+        ] {
+            spec[free] = Value::Null;
+        }
+        spec
+    };
+    if fixed(old) != fixed(value) {
+        let why = "updates to statefulset spec for fields other than 'replicas', 'template', and 'updateStrategy' are forbidden";
+        causes.push(Cause::forbidden("spec", why));
+    }
+}
+
+/// Why a name is refused, if it is.
+fn wrong_name(rule: NameRule, name: &str) -> Option<String> {
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let label = |name: &str| {
+        !name.is_empty()
+            && name.chars().all(|c| lower(c) || c == '-')
+            && name.starts_with(lower)
+            && name.ends_with(lower)
+    };
+    let (limit, valid, why) = match rule {
+        NameRule::Subdomain => (NAME_LIMIT, name.split('.').all(label), SUBDOMAIN_RULE),
+        NameRule::Label => (LABEL_LIMIT, label(name), LABEL_RULE),
+        NameRule::ServiceLabel => {
+            (LABEL_LIMIT, label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()), SERVICE_RULE)
+        }
+        NameRule::Segment => {
+            let valid = name != "." && name != ".." && !name.contains(['/', '%']);
+            (usize::MAX, valid, "may not be '.' or '..' and may not contain '/' or '%'")
+        }
+    };
+    if name.len() > limit {
+        return Some(format!("must be no more than {limit} characters"));
+    }
+    (!valid).then(|| why.to_owned())
+}
+
+fn wrong_label_value(value: &str) -> Option<String> {
+    if value.len() > LABEL_LIMIT {
+        return Some(format!("must be no more than {LABEL_LIMIT} characters"));
+    }
+    (!value.is_empty() && !is_label_word(value)).then(|| LABEL_VALUE_RULE.to_owned())
+}
+
+/// A label key, annotation key or finalizer: a word, optionally with a DNS name and a slash in front.
+fn wrong_qualified_name(key: &str) -> Option<String> {
+    let (prefix, word) = match key.split_once('/') {
+        Some((prefix, word)) => (Some(prefix), word),
+        None => (None, key),
+    };
+    if word.is_empty() {
+        return Some("name part must be non-empty".to_owned());
+    }
+    if word.len() > LABEL_LIMIT {
+        return Some(format!("name part must be no more than {LABEL_LIMIT} characters"));
+    }
+    if let Some(why) = prefix.and_then(|prefix| wrong_name(NameRule::Subdomain, prefix)) {
+        return Some(format!("prefix part {why}"));
+    }
+    (!is_label_word(word)).then(|| QUALIFIED_NAME_RULE.to_owned())
+}
+
+fn is_label_word(word: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let outer = |c: char| c.is_ascii_alphanumeric();
+    word.chars().all(inner) && word.starts_with(outer) && word.ends_with(outer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_held_to_dns_rules() {
+        let long = "x".repeat(64);
+        assert_eq!(wrong_name(NameRule::Subdomain, "web.v1-a"), None);
+        assert_eq!(wrong_name(NameRule::Segment, "system:node"), None);
+        assert_eq!(wrong_label_value(""), None);
+        assert_eq!(wrong_label_value("a_b.C-1"), None);
+        assert_eq!(wrong_qualified_name("conduit.io/proxy-deployment"), None);
+        for (rule, name) in [
+            (NameRule::Subdomain, "Web"),
+            (NameRule::Subdomain, "a..b"),
+            (NameRule::Subdomain, "-a"),
+            (NameRule::Label, "a.b"),
+            (NameRule::Label, &long),
+            (NameRule::ServiceLabel, "1a"),
+            (NameRule::Segment, "a/b"),
+        ] {
+            assert!(wrong_name(rule, name).is_some(), "{name}");
+        }
+        for value in ["-a", "a b", "a/b", &long] {
+            assert!(wrong_label_value(value).is_some(), "{value}");
+        }
+        for key in ["", "a/", "/a", "A_/x", "a b"] {
+            assert!(wrong_qualified_name(key).is_some(), "{key}");
+        }
+    }
+}
