@@ -1,0 +1,252 @@
+//! The cluster's names and virtual addresses, as cluster DNS and kube-proxy make them from Services and Endpoints.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use conduit_k8s::{
+    cache::{Cache, without_managed_fields},
+    watch::{Follow, ObjectKey, Source, Timing},
+};
+use conduit_net::{Net, Resolved};
+use conduit_runtime::Seed;
+use k8s_openapi::api::core::v1::{Endpoints, Service, ServicePort};
+use kube::Client;
+
+/// How long cluster DNS lets an answer be kept.
+const TTL: Duration = Duration::from_secs(5);
+/// The value of `clusterIP` that asks for no virtual address.
+const HEADLESS: &str = "None";
+
+/// The Services of a cluster. Cloning shares.
+#[derive(Clone)]
+pub struct Services {
+    services: Cache<Service>,
+    endpoints: Cache<Endpoints>,
+    turn: Arc<AtomicUsize>,
+}
+
+/// What kube-proxy makes of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Translated {
+    /// It is no Service's address.
+    NotAService,
+    /// A ready endpoint of the Service.
+    Endpoint(SocketAddr),
+    /// The Service has none for this port, or no such port.
+    NoEndpoint,
+}
+
+/// What a name means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Meaning {
+    Addresses(Vec<IpAddr>),
+    Alias(String),
+    NotHere,
+}
+
+impl Services {
+    /// Follows the Services of the cluster behind `client`: the caller runs the future for as long as they are to be
+    /// followed.
+    pub fn follow(client: &Client, seed: &Seed) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let services = Follow::new(Source::<Service>::all(client.clone()), Timing::default(), seed);
+        let endpoints = Follow::new(Source::<Endpoints>::all(client.clone()), Timing::default(), seed);
+        let (services, follow_services) = Cache::new(services, without_managed_fields);
+        let (endpoints, follow_endpoints) = Cache::new(endpoints, without_managed_fields);
+        let following = async move {
+            tokio::join!(follow_services, follow_endpoints);
+        };
+        (Self { services, endpoints, turn: Arc::default() }, following)
+    }
+
+    /// Services that never change, for tests and for networks without a cluster.
+    pub fn fixed(
+        services: impl IntoIterator<Item = Service>,
+        endpoints: impl IntoIterator<Item = Endpoints>,
+    ) -> Self {
+        Self { services: Cache::fixed(services), endpoints: Cache::fixed(endpoints), turn: Arc::default() }
+    }
+
+    /// Waits until everything has been seen once; the caller owns the deadline.
+    pub async fn synced(&self) {
+        tokio::join!(self.services.synced(), self.endpoints.synced());
+    }
+
+    /// Where a connection to `address` ends up. Endpoints take turns.
+    pub(crate) fn translate(&self, address: SocketAddr) -> Translated {
+        let services = self.services.snapshot();
+        let ip = address.ip().to_string();
+        let found = services.iter().find(|(_, service)| cluster_ip(service) == Some(ip.as_str()));
+        let Some((key, service)) = found else { return Translated::NotAService };
+        let Some(port) = port_of(service, address.port()) else { return Translated::NoEndpoint };
+        let ready = self.ready(key, port);
+        match ready.len() {
+            0 => Translated::NoEndpoint,
+            n => Translated::Endpoint(ready[self.turn.fetch_add(1, Ordering::Relaxed) % n]),
+        }
+    }
+
+    /// Looks `host` up for a pod of `namespace`; what is no name of the cluster is asked of `outside`.
+    pub(crate) async fn resolve(&self, host: &str, namespace: &str, outside: &Net) -> io::Result<Resolved> {
+        if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            return outside.resolve(host).await;
+        }
+        match self.meaning(host, namespace) {
+            Meaning::Addresses(addrs) if addrs.is_empty() => {
+                Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no ready endpoint")))
+            }
+            Meaning::Addresses(addrs) => Ok(Resolved { addrs, ttl: TTL }),
+            Meaning::Alias(other) => outside.resolve(&other).await,
+            Meaning::NotHere if is_of_the_cluster(host) => {
+                Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} is no Service of the cluster")))
+            }
+            Meaning::NotHere => outside.resolve(host).await,
+        }
+    }
+
+    fn meaning(&self, host: &str, namespace: &str) -> Meaning {
+        let Some(key) = service_named(host, namespace) else { return Meaning::NotHere };
+        let Some(service) = self.services.get(&key) else { return Meaning::NotHere };
+        if let Some(alias) = service.spec.as_ref().and_then(|spec| spec.external_name.clone()) {
+            return Meaning::Alias(alias);
+        }
+        match cluster_ip(&service) {
+            Some(HEADLESS) | None => Meaning::Addresses(self.ready_addresses(&key)),
+            Some(ip) => Meaning::Addresses(ip.parse().into_iter().collect()),
+        }
+    }
+
+    fn ready_addresses(&self, key: &ObjectKey) -> Vec<IpAddr> {
+        let endpoints = self.endpoints.get(key);
+        let subsets =
+            endpoints.as_ref().and_then(|endpoints| endpoints.subsets.as_deref()).unwrap_or_default();
+        let addresses = subsets.iter().flat_map(|subset| subset.addresses.iter().flatten());
+        let mut found: Vec<IpAddr> = addresses.filter_map(|address| address.ip.parse().ok()).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    fn ready(&self, key: &ObjectKey, port: &ServicePort) -> Vec<SocketAddr> {
+        let endpoints = self.endpoints.get(key);
+        let subsets =
+            endpoints.as_ref().and_then(|endpoints| endpoints.subsets.as_deref()).unwrap_or_default();
+        let mut ready = Vec::new();
+        for subset in subsets {
+            let ports = subset.ports.as_deref().unwrap_or_default();
+            let Some(target) = ports.iter().find(|target| target.name == port.name) else { continue };
+            let Ok(target) = u16::try_from(target.port) else { continue };
+            let addresses = subset.addresses.iter().flatten().filter_map(|address| address.ip.parse().ok());
+            ready.extend(addresses.map(|ip: IpAddr| SocketAddr::new(ip, target)));
+        }
+        ready
+    }
+}
+
+fn cluster_ip(service: &Service) -> Option<&str> {
+    service.spec.as_ref()?.cluster_ip.as_deref().filter(|ip| !ip.is_empty())
+}
+
+fn port_of(service: &Service, port: u16) -> Option<&ServicePort> {
+    let ports = service.spec.as_ref()?.ports.as_deref()?;
+    ports.iter().find(|known| known.port == i32::from(port))
+}
+
+/// The Service that a pod of `namespace` means by `host`, by the search path of its resolver.
+fn service_named(host: &str, namespace: &str) -> Option<ObjectKey> {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let short = host.strip_suffix(".cluster.local").unwrap_or(&host);
+    let labels: Vec<&str> = short.split('.').collect();
+    match labels[..] {
+        [service] if short.len() == host.len() => Some(ObjectKey::new(namespace, service)),
+        [service, namespace] if short.len() == host.len() => Some(ObjectKey::new(namespace, service)),
+        [service, namespace, "svc"] => Some(ObjectKey::new(namespace, service)),
+        _ => None,
+    }
+}
+
+/// Whether no resolver outside can know `host`.
+fn is_of_the_cluster(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    host.ends_with(".cluster.local") || host.ends_with(".svc")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(name: &str, spec: serde_json::Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec}))
+            .unwrap()
+    }
+
+    fn endpoints(name: &str, subsets: serde_json::Value) -> Endpoints {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "shop"}, "subsets": subsets}))
+            .unwrap()
+    }
+
+    fn shop() -> Services {
+        let ports = json!([{"name": "http", "port": 80}, {"name": "admin", "port": 81}]);
+        Services::fixed(
+            [
+                service("web", json!({"clusterIP": "10.96.0.1", "ports": ports})),
+                service("db", json!({"clusterIP": "None", "ports": [{"port": 5432}]})),
+                service("idle", json!({"clusterIP": "10.96.0.2", "ports": [{"port": 80}]})),
+                service("elsewhere", json!({"type": "ExternalName", "externalName": "192.0.2.7"})),
+            ],
+            [
+                endpoints(
+                    "web",
+                    json!([{
+                        "addresses": [{"ip": "127.16.0.1"}, {"ip": "127.16.0.2"}],
+                        "notReadyAddresses": [{"ip": "127.16.0.3"}],
+                        "ports": [{"name": "http", "port": 8080}, {"name": "other", "port": 1}],
+                    }]),
+                ),
+                endpoints("db", json!([{"addresses": [{"ip": "127.16.0.9"}], "ports": [{"port": 5432}]}])),
+            ],
+        )
+    }
+
+    #[test]
+    fn a_virtual_address_leads_to_ready_endpoints_in_turn() {
+        let shop = shop();
+        let to = |address: &str| shop.translate(address.parse().unwrap());
+        let endpoint = |address: &str| Translated::Endpoint(address.parse().unwrap());
+        assert_eq!(to("10.96.0.1:80"), endpoint("127.16.0.1:8080"));
+        assert_eq!(to("10.96.0.1:80"), endpoint("127.16.0.2:8080"));
+        assert_eq!(to("10.96.0.1:80"), endpoint("127.16.0.1:8080"));
+        assert_eq!(to("10.96.0.1:81"), Translated::NoEndpoint);
+        assert_eq!(to("10.96.0.1:9"), Translated::NoEndpoint);
+        assert_eq!(to("10.96.0.2:80"), Translated::NoEndpoint);
+        assert_eq!(to("127.16.0.1:8080"), Translated::NotAService);
+    }
+
+    #[tokio::test]
+    async fn names_mean_what_cluster_dns_says() {
+        let shop = shop();
+        let outside = conduit_net::TokioNetwork::shared();
+        for (host, namespace, expected) in [
+            ("web", "shop", "10.96.0.1"),
+            ("web.shop", "other", "10.96.0.1"),
+            ("Web.shop.svc", "other", "10.96.0.1"),
+            ("web.shop.svc.cluster.local.", "other", "10.96.0.1"),
+            ("db.shop", "shop", "127.16.0.9"),
+            ("elsewhere", "shop", "192.0.2.7"),
+            ("10.1.2.3", "shop", "10.1.2.3"),
+        ] {
+            let resolved = shop.resolve(host, namespace, &outside).await.unwrap();
+            assert_eq!(resolved.addrs, [expected.parse::<IpAddr>().unwrap()], "{host}");
+        }
+        let missing = shop.resolve("nothing.shop.svc.cluster.local", "shop", &outside).await.unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+}
