@@ -1,0 +1,192 @@
+//! The HTTP API: read-only JSON, for the CLI and the browser alike.
+//!
+//! It is plain HTTP inside the cluster. Whoever is outside reaches it through the API server's port-forward or service
+//! proxy, which authenticate and encrypt; what it tells is what the proxies' metrics tell on every pod's port 4191. Tap
+//! is the exception: see `tap.rs`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Query as Parameters, State, rejection::QueryRejection},
+    http::{StatusCode, Uri},
+    routing::get,
+};
+use conduit_identity::ControlPlane;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{
+    inventory::{Inventory, Object},
+    kind::Kind,
+    problem::Problem,
+    query::{Invalid, Query},
+    request,
+    row::Stat,
+    sources::Source,
+    stat,
+};
+
+/// What the API answers from.
+#[derive(Clone)]
+pub struct Api {
+    /// Where samples come from.
+    pub source: Source,
+    /// What runs in the cluster.
+    pub inventory: watch::Receiver<Arc<Inventory>>,
+    /// Whose API it is.
+    pub control_plane: ControlPlane,
+}
+
+impl Api {
+    /// Everything below `/api/v1`.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/api/v1/stat", get(stat))
+            .route("/api/v1/pods", get(pods))
+            .route("/api/v1/version", get(version))
+            .method_not_allowed_fallback(method_not_allowed)
+            .fallback(not_found)
+            .with_state(self)
+    }
+
+    /// What runs in the cluster, once that is known.
+    pub(crate) fn inventory(&self) -> Result<Arc<Inventory>, Problem> {
+        let inventory = self.inventory.borrow().clone();
+        match inventory.is_known {
+            true => Ok(inventory),
+            false => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready",
+                "the cluster's pods are not known yet; try again in a few seconds",
+            )),
+        }
+    }
+}
+
+/// The parameters of a request, in the order they were given.
+pub(crate) type Pairs = Result<Parameters<Vec<(String, String)>>, QueryRejection>;
+
+pub(crate) fn pairs(parameters: Pairs) -> Result<Vec<(String, String)>, Problem> {
+    let unreadable = |error: QueryRejection| Invalid::new("parameter", "", &error.body_text());
+    Ok(parameters.map_err(unreadable)?.0)
+}
+
+async fn stat(State(api): State<Api>, parameters: Pairs) -> Result<Json<Stat>, Problem> {
+    let query = request::stat(&pairs(parameters)?)?;
+    let inventory = api.inventory()?;
+    must_exist(&query, &inventory)?;
+    let samples = api.source.samples(query.window).await;
+    let in_scope = |namespace: &str| query.namespace.as_ref().is_none_or(|asked| asked == namespace);
+    Ok(Json(Stat {
+        version: Stat::VERSION,
+        window_ms: milliseconds(query.window),
+        covered_ms: milliseconds(samples.covered),
+        rows: stat::rows(&query, &samples, &inventory),
+        unscraped: samples.unscraped.into_iter().filter(|pod| in_scope(&pod.namespace)).collect(),
+    }))
+}
+
+/// A table of something that does not exist would look like one without traffic.
+fn must_exist(query: &Query, inventory: &Inventory) -> Result<(), Problem> {
+    let ([kind], Some(name)) = (&query.kinds[..], &query.name) else { return Ok(()) };
+    let namespace = match kind {
+        Kind::Namespace => name,
+        _ => query.namespace.as_ref().unwrap_or(name),
+    };
+    if inventory.has(&Object::new(*kind, namespace, name)) {
+        return Ok(());
+    }
+    let detail = match kind {
+        Kind::Namespace => format!("there is no namespace {name}"),
+        _ => format!(
+            "there is no {kind} {name} in the namespace {namespace}; name another, or another namespace"
+        ),
+    };
+    Err(Problem::not_found("name", name, detail))
+}
+
+/// The pods of a namespace, or of all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pods {
+    /// Of this schema.
+    pub version: u32,
+    /// By namespace and name.
+    pub pods: Vec<PodItem>,
+}
+
+/// One pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodItem {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its phase, or `Terminating`.
+    pub status: String,
+    /// Its address.
+    pub ip: Option<String>,
+    /// The workload it belongs to, as `kind/name`; none for a bare pod.
+    pub owner: Option<String>,
+    /// Whether it has a proxy of this control plane.
+    pub meshed: bool,
+    /// Whether that proxy was injected with TLS.
+    pub tls: bool,
+}
+
+async fn pods(State(api): State<Api>, parameters: Pairs) -> Result<Json<Pods>, Problem> {
+    let mut namespace = None;
+    for (name, value) in pairs(parameters)? {
+        match name.as_str() {
+            "namespace" if value.is_empty() => {}
+            "namespace" => namespace = Some(value),
+            _ => return Err(Invalid::new("parameter", &name, "no such parameter; there is namespace").into()),
+        }
+    }
+    let inventory = api.inventory()?;
+    let asked = |pod: &&Arc<crate::inventory::Pod>| {
+        namespace.as_ref().is_none_or(|namespace| *namespace == pod.name.namespace)
+    };
+    let item = |pod: &Arc<crate::inventory::Pod>| PodItem {
+        namespace: pod.name.namespace.clone(),
+        name: pod.name.name.clone(),
+        status: pod.status.clone(),
+        ip: pod.ip.map(|ip| ip.to_string()),
+        owner: owner(pod),
+        meshed: pod.meshed,
+        tls: pod.tls,
+    };
+    Ok(Json(Pods { version: Stat::VERSION, pods: inventory.pods.values().filter(asked).map(item).collect() }))
+}
+
+/// The outermost owner: a CronJob rather than its Job.
+fn owner(pod: &crate::inventory::Pod) -> Option<String> {
+    let owners = pod.owners.iter().filter(|(kind, _)| **kind != Kind::Pod);
+    owners.max_by_key(|(kind, _)| **kind).map(|(kind, name)| format!("{kind}/{name}"))
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The version of the control plane.
+    pub version: String,
+    /// The namespace it runs in.
+    pub namespace: String,
+}
+
+async fn version(State(api): State<Api>) -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), namespace: api.control_plane.namespace })
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let detail = format!("there is nothing at {}; see /api/v1/stat, /tap, /pods and /version", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "not found", detail)
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "read-only", "use GET: nothing here can be changed")
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

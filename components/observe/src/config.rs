@@ -1,0 +1,121 @@
+//! What observe is told by its environment.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use conduit_identity::{ControlPlane, Files};
+use conduit_k8s::{
+    owned::{PORT_OBSERVE, PORT_OBSERVE_ADMIN},
+    watch::Timing,
+};
+use conduit_runtime::env::{self, Env};
+
+use crate::sources::scrape::Limits;
+
+/// Everything that [`crate::run`] can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `CONDUIT_OBSERVE_LISTENER` (tcp://0.0.0.0:8085): the HTTP API.
+    pub listener: SocketAddr,
+    /// `CONDUIT_OBSERVE_ADMIN_LISTENER` (tcp://0.0.0.0:9995): `/live`, `/ready`, `/metrics`.
+    pub admin: SocketAddr,
+    /// `CONDUIT_OBSERVE_CONTROL_NAMESPACE` (conduit) and `CONDUIT_OBSERVE_TRUST_DOMAIN` (svc.cluster.local): whose
+    /// pods these are.
+    pub control_plane: ControlPlane,
+    /// `CONDUIT_OBSERVE_TLS_DIRECTORY`: where `tls.crt`, `tls.key` and `trust-anchors.pem` are. Tap needs them; without
+    /// it there is none.
+    pub files: Option<Files>,
+    /// `CONDUIT_OBSERVE_SCRAPE_INTERVAL` (2s), `_SCRAPE_DEADLINE` (1500ms), `_SCRAPE_CONCURRENCY` (32) and `_MAX_PODS`
+    /// (1000).
+    pub limits: Limits,
+    /// How the cluster is followed; not from the environment.
+    pub timing: Timing,
+    /// `CONDUIT_OBSERVE_LOG` (info): a filter as `tracing` reads it.
+    pub log: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        Self {
+            listener: any(PORT_OBSERVE),
+            admin: any(PORT_OBSERVE_ADMIN),
+            control_plane: ControlPlane::default(),
+            files: None,
+            limits: Limits::default(),
+            timing: Timing::default(),
+            log: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the environment; what cannot be used is reported by [`Env::finish`], and the default taken meanwhile.
+    pub fn from_env(env: &mut Env) -> Self {
+        let mut config = Self::default();
+        let Self { listener, admin, control_plane, files, limits, log, .. } = &mut config;
+        set(listener, env.parse("CONDUIT_OBSERVE_LISTENER", env::listen));
+        set(admin, env.parse("CONDUIT_OBSERVE_ADMIN_LISTENER", env::listen));
+        set(&mut control_plane.namespace, env.parse("CONDUIT_OBSERVE_CONTROL_NAMESPACE", env::text));
+        set(&mut control_plane.trust_domain, env.parse("CONDUIT_OBSERVE_TRUST_DOMAIN", env::text));
+        set(&mut limits.interval, env.parse("CONDUIT_OBSERVE_SCRAPE_INTERVAL", positive));
+        set(&mut limits.deadline, env.parse("CONDUIT_OBSERVE_SCRAPE_DEADLINE", positive));
+        set(&mut limits.concurrency, env.parse("CONDUIT_OBSERVE_SCRAPE_CONCURRENCY", at_least_one));
+        set(&mut limits.max_pods, env.parse("CONDUIT_OBSERVE_MAX_PODS", at_least_one));
+        let directory = env.parse("CONDUIT_OBSERVE_TLS_DIRECTORY", env::text);
+        *files = directory.map(|directory| Files::in_directory(&PathBuf::from(directory)));
+        *log = env.parse("CONDUIT_OBSERVE_LOG", env::text);
+        config
+    }
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+fn positive(value: &str) -> Result<std::time::Duration, String> {
+    let duration = env::duration(value)?;
+    if duration.is_zero() { Err("expected more than nothing".to_owned()) } else { Ok(duration) }
+}
+
+fn at_least_one(value: &str) -> Result<usize, String> {
+    let number = env::number(value)?;
+    if number == 0 { Err("expected at least 1".to_owned()) } else { Ok(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_environment_sets_what_it_names_and_nothing_else() {
+        let mut env = Env::from_pairs([
+            ("CONDUIT_OBSERVE_LISTENER", "tcp://127.0.0.1:0"),
+            ("CONDUIT_OBSERVE_SCRAPE_INTERVAL", "1s"),
+            ("CONDUIT_OBSERVE_TLS_DIRECTORY", "/id"),
+        ]);
+        let config = Config::from_env(&mut env);
+        assert!(env.finish().is_ok());
+        assert_eq!(config.listener, "127.0.0.1:0".parse().unwrap());
+        assert_eq!(config.admin.port(), PORT_OBSERVE_ADMIN);
+        assert_eq!(config.limits.interval, Duration::from_secs(1));
+        assert_eq!(config.files, Some(Files::in_directory("/id".as_ref())));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_reported_at_once() {
+        let mut env = Env::from_pairs([
+            ("CONDUIT_OBSERVE_SCRAPE_INTERVAL", "0"),
+            ("CONDUIT_OBSERVE_SCRAPE_CONCURRENCY", "0"),
+            ("CONDUIT_OBSERVE_LISTENER", "8085"),
+        ]);
+        Config::from_env(&mut env);
+        assert_eq!(env.finish().unwrap_err().0.len(), 3);
+    }
+}

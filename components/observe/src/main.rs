@@ -1,0 +1,52 @@
+//! `conduit-observe`: stat, tap and the HTTP API of a cluster's control plane.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use conduit_identity::{Crypto, SystemClock};
+use conduit_net::TokioNetwork;
+use conduit_observe::{Config, Deps};
+use conduit_runtime::{Seed, drain, env::Env, log, signal};
+
+/// How long answers under way may take once the process is told to stop.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.context("no runtime").and_then(|runtime| runtime.block_on(run()));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let mut env = Env::from_process();
+    let config = Config::from_env(&mut env);
+    log::init(config.log.as_deref().unwrap_or("info"));
+    env.finish()?;
+
+    let net = TokioNetwork::shared();
+    let client = conduit_k8s::client::infer(net.clone()).await?;
+    let deps = Deps {
+        client,
+        net,
+        clock: Arc::new(SystemClock),
+        seed: Seed::from_os()?,
+        crypto: Crypto::shipped(),
+        started: None,
+    };
+    let (trigger, watch) = drain::channel();
+    let observe = tokio::spawn(conduit_observe::run(config, deps, watch));
+    tokio::select! {
+        () = signal::shutdown() => tracing::info!("draining"),
+        ended = observe => return ended?.map_err(Into::into),
+    }
+    if !trigger.drain(DRAIN_DEADLINE).await {
+        tracing::warn!(deadline = ?DRAIN_DEADLINE, "some answers were cut off");
+    }
+    Ok(())
+}

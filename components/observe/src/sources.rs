@@ -1,0 +1,27 @@
+//! Where [`crate::samples::Samples`] come from.
+
+use std::time::Duration;
+
+use crate::samples::Samples;
+
+pub mod scrape;
+pub mod text;
+pub mod trail;
+pub mod window;
+
+/// A place to ask for what happened lately. An enum: a second source (a Prometheus server) is another variant, and
+/// everything above it stays as it is.
+#[derive(Clone)]
+pub enum Source {
+    /// The proxies themselves, read by [`scrape::Scraper`].
+    Window(scrape::Shared),
+}
+
+impl Source {
+    /// What happened in the last `window`.
+    pub async fn samples(&self, window: Duration) -> Samples {
+        match self {
+            Self::Window(shared) => shared.samples(window),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Reads every meshed pod's metrics again and again, into the [`Window`].
+//!
+//! Bounds: pods per round, readings at a time, time and bytes per reading. A pod that does not answer is asked less
+//! and less often, at least every [`MAX_SKIP`] rounds, and reported. One slow pod holds up nobody but its own slot.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use conduit_identity::Clock;
+use conduit_net::Net;
+use conduit_runtime::drain;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use super::{trail::Tick, window::Window};
+use crate::inventory::{Inventory, Pod};
+
+/// Rounds between two attempts at a pod that has failed for long.
+const MAX_SKIP: u32 = 16;
+/// The first tick: late enough that the longest window before it has a place.
+const FIRST_TICK: Tick = Tick(36_000);
+
+/// What a reading may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From the beginning of one round to the next.
+    pub interval: Duration,
+    /// For one pod, from connecting to the last byte.
+    pub deadline: Duration,
+    /// Readings at a time.
+    pub concurrency: usize,
+    /// Bytes of one pod's metrics. A label set of a proxy is about 350 bytes and a histogram has 28 lines: 4 MiB are
+    /// some 400 of them.
+    pub max_bytes: usize,
+    /// Pods in all; those beyond are reported as not read.
+    pub max_pods: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            deadline: Duration::from_millis(1500),
+            concurrency: 32,
+            max_bytes: 4 << 20,
+            max_pods: 1000,
+        }
+    }
+}
+
+/// The window, and the clock its times are on. Cloning shares.
+#[derive(Clone)]
+pub struct Shared {
+    window: Arc<Mutex<Window>>,
+    started: Instant,
+}
+
+impl Shared {
+    /// An empty window that begins now.
+    pub fn new() -> Self {
+        Self { window: Arc::new(Mutex::new(Window::new())), started: Instant::now() }
+    }
+
+    /// What happened in the last `window`.
+    pub fn samples(&self, window: Duration) -> crate::samples::Samples {
+        self.window.lock().samples(self.tick(), window)
+    }
+
+    fn tick(&self) -> Tick {
+        FIRST_TICK.after(self.started.elapsed())
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Reads the pods of an inventory.
+pub struct Scraper {
+    /// Where connections are opened.
+    pub net: Net,
+    /// Tells how old a process is.
+    pub clock: Arc<dyn Clock>,
+    /// Which pods there are, always the latest.
+    pub inventory: watch::Receiver<Arc<Inventory>>,
+    /// Where readings go.
+    pub shared: Shared,
+    /// What they may take.
+    pub limits: Limits,
+}
+
+impl Scraper {
+    /// Runs until the drain.
+    pub async fn run(mut self, drain: drain::Watch) {
+        let mut rounds = interval(self.limits.interval);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failures = Failures::default();
+        loop {
+            tokio::select! {
+                biased;
+                () = drain.signaled() => return,
+                _ = rounds.tick() => {}
+            }
+            // A round ends within (pods / concurrency) deadlines; the drain does not wait for it.
+            tokio::select! {
+                biased;
+                () = drain.signaled() => return,
+                () = self.round(&mut failures) => {}
+            }
+        }
+    }
+
+    /// Reads each pod once.
+    async fn round(&mut self, failures: &mut Failures) {
+        let inventory = self.inventory.borrow_and_update().clone();
+        let is_read = |pod: &&Arc<Pod>| pod.running && pod.metrics().is_some();
+        let meshed: Vec<Arc<Pod>> = inventory.pods.values().filter(is_read).cloned().collect();
+        let (read, beyond) = meshed.split_at(meshed.len().min(self.limits.max_pods));
+        {
+            let mut window = self.shared.window.lock();
+            window.keep(meshed.iter().map(|pod| &**pod), self.shared.tick());
+            let reason = format!("over the limit of {} pods", self.limits.max_pods);
+            beyond.iter().for_each(|pod| window.failed(pod, reason.clone()));
+        }
+        failures.begin_round(read);
+        let due: Vec<_> = read.iter().filter(|pod| failures.is_due(pod)).cloned().collect();
+        let reader = &*self;
+        let readings = due.into_iter().map(|pod| async move {
+            let result = reader.read(&pod).await;
+            (pod, result)
+        });
+        let mut readings = stream::iter(readings).buffer_unordered(self.limits.concurrency);
+        while let Some((pod, result)) = readings.next().await {
+            if let Err(error) = &result {
+                tracing::debug!(pod = %pod.name, %error, "metrics cannot be read");
+                self.shared.window.lock().failed(&pod, error.to_string());
+            }
+            failures.note(&pod, result.is_err());
+        }
+    }
+
+    async fn read(&self, pod: &Pod) -> Result<(), ReadError> {
+        let Some(addr) = pod.metrics() else { return Ok(()) };
+        let fetched = timeout(self.limits.deadline, fetch(&self.net, addr, self.limits.max_bytes)).await;
+        let text = fetched.map_err(|_| ReadError::Slow { addr, deadline: self.limits.deadline })??;
+        let (at, now) = (self.shared.tick(), self.clock.now());
+        self.shared
+            .window
+            .lock()
+            .read(pod, at, now, &text)
+            .map_err(|source| ReadError::Unreadable { addr, source })
+    }
+}
+
+/// Which pods failed lately, and how often in a row.
+#[derive(Debug, Default)]
+struct Failures {
+    round: u32,
+    /// By uid: failures in a row, and the round in which to ask again.
+    pods: BTreeMap<String, (u32, u32)>,
+}
+
+impl Failures {
+    fn begin_round(&mut self, pods: &[Arc<Pod>]) {
+        self.round = self.round.wrapping_add(1);
+        self.pods.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+    }
+
+    fn is_due(&self, pod: &Pod) -> bool {
+        self.pods.get(&pod.uid).is_none_or(|(_, due)| *due <= self.round)
+    }
+
+    fn note(&mut self, pod: &Pod, failed: bool) {
+        if !failed {
+            self.pods.remove(&pod.uid);
+            return;
+        }
+        let (count, due) = self.pods.entry(pod.uid.clone()).or_default();
+        // A pod that is just starting fails once or twice, and is asked again at once.
+        let skip = 1_u32.checked_shl(count.saturating_sub(2)).unwrap_or(MAX_SKIP).clamp(1, MAX_SKIP);
+        (*count, *due) = (*count + 1, self.round.saturating_add(skip));
+    }
+}
+
+/// Why a pod's metrics are missing.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("{addr} did not answer within {deadline:?}")]
+    Slow { addr: SocketAddr, deadline: Duration },
+    #[error("{addr} cannot be reached: {source}")]
+    Unreachable { addr: SocketAddr, source: std::io::Error },
+    #[error("{addr} broke off: {source}")]
+    Http { addr: SocketAddr, source: hyper::Error },
+    #[error("{addr} answered {status} instead of metrics")]
+    Status { addr: SocketAddr, status: StatusCode },
+    #[error("{addr} did not send the whole of its metrics: {source}")]
+    Body { addr: SocketAddr, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{addr} sent something that is not text")]
+    NotText { addr: SocketAddr },
+    #[error("{addr} sent metrics that cannot be used: {source}")]
+    Unreadable { addr: SocketAddr, source: super::window::Unreadable },
+}
+
+/// One connection, one request. The caller owns the deadline.
+async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<String, ReadError> {
+    let io = net.connect(addr).await.map_err(|source| ReadError::Unreachable { addr, source })?;
+    let http = |source| ReadError::Http { addr, source };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(http)?;
+    let exchange = async {
+        let request = Request::get("/metrics")
+            .header(header::HOST, addr.to_string())
+            .header(header::ACCEPT, "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+            .header(header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| ReadError::Body { addr, source: error.into() })?;
+        let response = sender.send_request(request).await.map_err(http)?;
+        if response.status() != StatusCode::OK {
+            return Err(ReadError::Status { addr, status: response.status() });
+        }
+        let body = Limited::new(response.into_body(), max_bytes).collect().await;
+        let bytes = body.map_err(|source| ReadError::Body { addr, source })?.to_bytes();
+        String::from_utf8(bytes.into()).map_err(|_| ReadError::NotText { addr })
+    };
+    // The connection is driven only as long as its one exchange takes; how it ends shows there.
+    let drive = async {
+        drop(connection.await);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        result = exchange => result,
+        () = drive => Err(ReadError::Slow { addr, deadline: Duration::ZERO }),
+    }
+}

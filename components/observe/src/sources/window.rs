@@ -1,0 +1,378 @@
+//! The recent past of every meshed pod's metrics, in memory: what makes `stat` work without a Prometheus.
+//!
+//! # Honest increases
+//!
+//! A counter says how much there was since its process began; what counts is how much it grew while we looked.
+//! - The first time a pod is read, its counters are where we begin: they count nothing. Unless its process began no more
+//!   than [`BIRTH_GAP`] before: then everything it ever counted is recent, and counts.
+//! - A series that was not there at the last reading began at zero since: it counts in full.
+//! - A counter that fell, or a process that began anew, lost its past: it counts in full, from zero.
+//! - A pod that cannot be read for a while counts what it did meanwhile when it can be read again.
+//! - A pod that is gone keeps counting until its last reading has left the window.
+//!
+//! # Bounded memory
+//!
+//! Per pod, with S label sets as the proxy exposes them (at most [`MAX_SETS`], each about 350 bytes of text and 8 bytes a
+//! number) and F of them after what rows do not need is summed over (about 250 bytes, plus the trails: see
+//! [`Trail`]): a proxy with 20 busy destinations has S near 100 and F near 60, hence about 0.2 MB, most of it
+//! latencies; one at the limits, 4,000 label sets, about 4 MB before trails. Over [`MAX_FOLDED`], series are summed
+//! without authority and destination, so that totals stay true. Pods are bounded by the scraper.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use conduit_identity::UnixTime;
+
+use super::{
+    text::{ParseError, parse},
+    trail::{Tick, Trail},
+};
+use crate::{
+    inventory::Pod,
+    kind::Kind,
+    quantile::{Bound, Buckets},
+    query::MAX_WINDOW,
+    row::Unscraped,
+    samples::{Counted, Labels, Measured, PodName, Samples, Source},
+};
+
+/// How old a process may be when it is first read for all it counted to be recent.
+const BIRTH_GAP: Duration = Duration::from_secs(10);
+/// Label sets that one pod may expose of the metrics read here.
+const MAX_SETS: usize = 4_000;
+/// Label sets of one pod that are told apart.
+const MAX_FOLDED: usize = 1_000;
+
+/// The window. Times are the caller's.
+#[derive(Debug)]
+pub struct Window {
+    pods: BTreeMap<PodKey, Past>,
+    /// Since when anything is known.
+    began: Option<Tick>,
+}
+
+type PodKey = (PodName, String);
+
+impl Window {
+    /// An empty window.
+    pub fn new() -> Self {
+        Self { pods: BTreeMap::new(), began: None }
+    }
+
+    /// Takes in what `pod` served at `at`, which the wall clock calls `now`.
+    ///
+    /// # Errors
+    /// The text is not what a proxy serves, or too much of it. Nothing of it is taken in then; note it with
+    /// [`Window::failed`].
+    pub fn read(&mut self, pod: &Pod, at: Tick, now: UnixTime, text: &str) -> Result<(), Unreadable> {
+        let reading = Reading::parse(text)?;
+        let past = self.pods.entry(key(pod)).or_insert_with(|| Past::new(pod));
+        past.owners.clone_from(&pod.owners);
+        let from = past.take(reading, at, now);
+        self.began = Some(self.began.map_or(from, |began| began.min(from)));
+        Ok(())
+    }
+
+    /// Notes that `pod` could not be read, and why.
+    pub fn failed(&mut self, pod: &Pod, reason: String) {
+        self.pods.entry(key(pod)).or_insert_with(|| Past::new(pod)).failure = Some(reason);
+    }
+
+    /// Notes which pods are still to be read, and forgets those that are not and have left every window.
+    pub fn keep<'a>(&mut self, pods: impl IntoIterator<Item = &'a Pod>, now: Tick) {
+        let current: BTreeSet<PodKey> = pods.into_iter().map(key).collect();
+        let oldest = now.before(MAX_WINDOW);
+        self.pods.retain(|key, past| {
+            past.is_current = current.contains(key);
+            past.is_current || past.last.is_some_and(|last| last > oldest)
+        });
+    }
+
+    /// What happened in the `window` before `now`.
+    pub fn samples(&self, now: Tick, window: Duration) -> Samples {
+        let start = now.before(window);
+        let known = self.began.unwrap_or(now).max(start);
+        let mut samples = Samples { covered: now.since(known), ..Samples::default() };
+        for ((name, _), past) in &self.pods {
+            past.report(name, (now, start, known), &mut samples);
+        }
+        samples
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn key(pod: &Pod) -> PodKey {
+    (pod.name.clone(), pod.uid.clone())
+}
+
+/// What a pod served cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It is not text that a proxy writes.
+    #[error(transparent)]
+    Text(#[from] ParseError),
+    /// A label that a proxy always writes, or a count, is not there or not possible.
+    #[error("{0} is not a count that a proxy serves")]
+    Value(String),
+    /// More than is kept for one pod.
+    #[error("it exposes over {MAX_SETS} label sets")]
+    TooMuch,
+}
+
+/// What is read of a proxy's metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Metric {
+    Responses,
+    Latency,
+    Closes,
+    Open,
+}
+
+impl Metric {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "response_total" => Some(Self::Responses),
+            "response_latency_ms_bucket" => Some(Self::Latency),
+            "tcp_close_total" => Some(Self::Closes),
+            "tcp_open_connections" => Some(Self::Open),
+            _ => None,
+        }
+    }
+}
+
+/// A label set of one metric, all labels but `le`, sorted: two orders of the same labels are one series.
+type RawKey = (Metric, Vec<(Box<str>, Box<str>)>);
+
+/// One scrape of one pod, parsed.
+#[derive(Debug, Default)]
+struct Reading {
+    /// By label set, counts by upper bound; a plain counter has the one bound infinity.
+    sets: BTreeMap<RawKey, BTreeMap<Bound, f64>>,
+    process_start: Option<f64>,
+}
+
+impl Reading {
+    fn parse(text: &str) -> Result<Self, Unreadable> {
+        let mut reading = Self::default();
+        for sample in parse(text) {
+            let sample = sample?;
+            if sample.name == "process_start_time_seconds" {
+                reading.process_start = Some(sample.value);
+            }
+            let Some(metric) = Metric::of(sample.name) else { continue };
+            let bad = || Unreadable::Value(format!("{} {}", sample.name, sample.value));
+            if !(sample.value >= 0.0 && sample.value.is_finite()) {
+                return Err(bad());
+            }
+            let mut bound = Bound::new(f64::INFINITY);
+            let mut labels = Vec::with_capacity(sample.labels.len());
+            for (name, value) in &sample.labels {
+                match *name {
+                    "le" => bound = value.parse().ok().and_then(Bound::new),
+                    name => labels.push((name.into(), value.as_ref().into())),
+                }
+            }
+            labels.sort_unstable();
+            let bound = bound.ok_or_else(bad)?;
+            *reading.sets.entry((metric, labels)).or_default().entry(bound).or_default() += sample.value;
+            if reading.sets.len() > MAX_SETS {
+                return Err(Unreadable::TooMuch);
+            }
+        }
+        Ok(reading)
+    }
+}
+
+/// One pod's past.
+#[derive(Debug)]
+struct Past {
+    owners: BTreeMap<Kind, String>,
+    process_start: Option<f64>,
+    /// Since when everything it did is counted: since ever, when it was read from its birth on.
+    since: Tick,
+    /// When it was last read.
+    last: Option<Tick>,
+    failure: Option<String>,
+    is_current: bool,
+    /// The counters as last read.
+    counters: BTreeMap<RawKey, Vec<f64>>,
+    /// What they grew by, summed over the labels that rows do not need.
+    grown: BTreeMap<(Metric, Labels), Grown>,
+    /// Gauges as last read, summed likewise.
+    gauges: BTreeMap<Labels, f64>,
+}
+
+#[derive(Debug)]
+struct Grown {
+    bounds: Arc<[Bound]>,
+    trail: Trail,
+}
+
+impl Past {
+    fn new(pod: &Pod) -> Self {
+        Self {
+            owners: pod.owners.clone(),
+            process_start: None,
+            since: Tick(0),
+            last: None,
+            failure: None,
+            is_current: true,
+            counters: BTreeMap::new(),
+            grown: BTreeMap::new(),
+            gauges: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a reading, and returns since when it tells anything.
+    fn take(&mut self, reading: Reading, at: Tick, now: UnixTime) -> Tick {
+        let restarted = self.last.is_some() && reading.process_start != self.process_start;
+        let born = self.last.is_none().then(|| birth(reading.process_start, at, now)).flatten();
+        let counts_in_full = self.last.is_some() || born.is_some();
+        if self.last.is_none() && born.is_none() {
+            self.since = at;
+        }
+        let before = std::mem::take(&mut self.counters);
+        self.gauges.clear();
+        for (raw, counts) in reading.sets {
+            let labels = self.fold(&raw);
+            if raw.0 == Metric::Open {
+                *self.gauges.entry(labels).or_default() += counts.values().sum::<f64>();
+                continue;
+            }
+            let bounds: Vec<Bound> = counts.keys().copied().collect();
+            let values = apart(raw.0, counts.into_values());
+            let known = before.get(&raw).filter(|known| !restarted && known.len() == values.len());
+            if known.is_some() || counts_in_full {
+                let grown = self.grown.entry((raw.0, labels)).or_insert_with(|| Grown::new(&bounds));
+                grown.note(at, &bounds, &values, known.map_or(&[], Vec::as_slice));
+            }
+            self.counters.insert(raw, values);
+        }
+        self.grown.retain(|_, grown| !grown.trail.is_idle(at));
+        self.process_start = reading.process_start;
+        (self.last, self.failure) = (Some(at), None);
+        born.unwrap_or(at)
+    }
+
+    /// The labels that `raw` is summed up under.
+    fn fold(&self, (metric, labels): &RawKey) -> Labels {
+        let mut kept = Labels::collect(labels.iter().map(|(name, value)| (name, &**value)));
+        if *metric == Metric::Latency {
+            // Latencies are summed over how the response ended and who asked: a histogram takes 26 times the room.
+            kept.retain(|name| !matches!(name, "classification" | "client_id" | "server_id"));
+        }
+        let key = (*metric, kept);
+        let is_over = self.grown.len() >= MAX_FOLDED && !self.grown.contains_key(&key);
+        let (_, mut kept) = key;
+        if is_over {
+            kept.retain(|name| matches!(name, "direction" | "tls" | "classification" | "peer"));
+        }
+        kept
+    }
+
+    /// Adds what happened after `start`; `known` is from when on anything is known.
+    fn report(&self, name: &PodName, (now, start, known): (Tick, Tick, Tick), samples: &mut Samples) {
+        let recent = self.last.filter(|last| *last > start);
+        if let Some(reason) = self.failure.as_ref().filter(|_| self.is_current) {
+            samples.unscraped.push(Unscraped {
+                namespace: name.namespace.clone(),
+                pod: name.name.clone(),
+                reason: reason.clone(),
+                since_ms: self
+                    .last
+                    .map(|last| u64::try_from(now.since(last).as_millis()).unwrap_or(u64::MAX)),
+            });
+        }
+        if recent.is_none() {
+            return;
+        }
+        samples.sources.insert(name.clone());
+        let covered = now.since(self.since.max(known));
+        let source = Arc::new(Source { pod: name.clone(), owners: self.owners.clone(), covered });
+        for ((metric, labels), grown) in &self.grown {
+            let buckets = grown.since(start);
+            let count: f64 = buckets.values().sum();
+            if count == 0.0 {
+                continue;
+            }
+            let (source, labels) = (source.clone(), labels.clone());
+            match metric {
+                Metric::Latency => samples.latencies.push(Measured { source, labels, buckets }),
+                Metric::Responses => samples.responses.push(Counted { source, labels, count }),
+                // What closed within the window was open in it, and so is what is open now.
+                Metric::Closes | Metric::Open => samples.connections.push(Counted { source, labels, count }),
+            }
+        }
+        for (labels, count) in self.gauges.iter().filter(|(_, count)| self.is_current && **count > 0.0) {
+            samples.connections.push(Counted {
+                source: source.clone(),
+                labels: labels.clone(),
+                count: *count,
+            });
+        }
+    }
+}
+
+impl Grown {
+    fn new(bounds: &[Bound]) -> Self {
+        Self { bounds: bounds.into(), trail: Trail::default() }
+    }
+
+    /// Adds what each value grew by since `before`; all of it when it fell, or was not there.
+    fn note(&mut self, at: Tick, bounds: &[Bound], values: &[f64], before: &[f64]) {
+        let reset = values.iter().zip(before).any(|(value, before)| value < before);
+        for (i, (bound, value)) in bounds.iter().zip(values).enumerate() {
+            let before = before.get(i).filter(|_| !reset).copied().unwrap_or_default();
+            // Label sets that are summed up together have the same bounds, unless one of them is of another version.
+            let cell = self.bounds.iter().position(|known| known >= bound).unwrap_or(self.bounds.len() - 1);
+            self.trail.add(at, u8::try_from(cell).unwrap_or(u8::MAX), whole(value - before));
+        }
+    }
+
+    fn since(&self, start: Tick) -> Buckets {
+        let mut buckets = Buckets::new();
+        for (cell, delta) in self.trail.since(start) {
+            if let Some(bound) = self.bounds.get(usize::from(cell)) {
+                *buckets.entry(*bound).or_default() += f64::from(delta);
+            }
+        }
+        buckets
+    }
+}
+
+/// When a process began that is first read at `at`, if that was recent.
+fn birth(process_start: Option<f64>, at: Tick, now: UnixTime) -> Option<Tick> {
+    let age = now.0.checked_sub(Duration::try_from_secs_f64(process_start?).ok()?).unwrap_or_default();
+    (age <= BIRTH_GAP).then(|| at.before(age))
+}
+
+/// Counts by bucket: a histogram's text has each bucket include the ones below it.
+fn apart(metric: Metric, counts: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut below = 0.0;
+    let mut own = |count: f64| {
+        let own = (count - below).max(0.0);
+        below = count;
+        own
+    };
+    match metric {
+        Metric::Latency => counts.map(&mut own).collect(),
+        _ => counts.collect(),
+    }
+}
+
+/// A count of things as a number of 32 bits, which an increase between two readings does not exceed.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+fn whole(count: f64) -> u32 {
+    count.round() as u32
+}
+
+#[cfg(test)]
+mod tests;
