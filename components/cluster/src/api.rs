@@ -15,8 +15,8 @@ use crate::{
     failure::Failure,
     faults::{Fate, Verdict},
     list,
-    object::{Key, Object, json_bytes, meta_mut, take},
-    patch::{self, PatchKind},
+    object::{Key, Object, json_bytes},
+    patch::PatchKind,
     watch,
     write::{DeleteOptions, Deleted, Propagation, WriteOptions},
 };
@@ -162,20 +162,15 @@ fn patch(shared: &Shared, call: &Call, key: &Key, received: &Received) -> Result
     let options = write_options(call, received)?;
     let mut state = shared.state.lock();
     let mut writer = state.writer(shared);
-    let Some(old) = writer.store.get(call.resource, key).cloned() else {
-        if kind == PatchKind::Apply && call.subresource.is_empty() {
-            let object = writer.create(call.resource, key.namespace(), patch, &options)?;
-            return Ok(json(StatusCode::CREATED, object.json()));
+    let (object, created) = match kind {
+        PatchKind::Apply if call.params.text("fieldManager").is_empty() => {
+            return Err(Failure::bad_request("fieldManager is required for apply patch"));
         }
-        return Err(Failure::not_found(&call.resource, key.name()));
+        PatchKind::Apply => writer.apply(call.resource, key, patch, call.params.is_set("force"), &options)?,
+        _ => (writer.patch(call.resource, key, kind, patch, &options)?, false),
     };
-    let mut value = old.value.clone();
-    // Only a version that the patch itself names is a precondition.
-    take(meta_mut(&mut value), "resourceVersion");
-    patch::apply(kind, &mut value, patch)?;
-    let object = writer.replace(call.resource, key, &old, value, &options)?;
     drop(state);
-    Ok(json(StatusCode::OK, object.json()))
+    Ok(json(if created { StatusCode::CREATED } else { StatusCode::OK }, object.json()))
 }
 
 fn delete(shared: &Shared, call: &Call, key: &Key, received: &Received) -> Result<Response<Body>, Failure> {
@@ -242,7 +237,12 @@ fn write_options(call: &Call, received: &Received) -> Result<WriteOptions, Failu
         named => named,
     };
     let manager = if manager.is_empty() { "unknown" } else { manager };
-    Ok(WriteOptions { manager: manager.to_owned(), dry_run, subresource: call.subresource.clone() })
+    Ok(WriteOptions {
+        manager: manager.to_owned(),
+        dry_run,
+        subresource: call.subresource.clone(),
+        applied: false,
+    })
 }
 
 /// From the body, else from the query.

@@ -8,9 +8,10 @@
 //! - `list.rs`, `watch.rs`, `select.rs`: reading
 //! - `write.rs`: creating, updating, deleting; `patch.rs` makes an update of a patch
 //! - `admit.rs`, `validate.rs`: what the server fills in and refuses
-//! - `ownership.rs`, `schema.rs`: who owns which field
+//! - `ownership.rs`, `fields.rs`, `schema.rs`: who owns which field, and server-side apply
 //! - `gc.rs`: what a deletion leads to
 //! - `store.rs`, `object.rs`: versions, history, indexes
+//! - `fixtures.rs`: objects for tests and the demo
 //! - `resources.rs`: the table of kinds; `discovery.rs` tells of it; `failure.rs`: errors as `Status` objects
 //!
 //! Invariants: one lock guards all state and is never held across an await; a request either happened wholly or not at
@@ -36,6 +37,8 @@ mod call;
 mod discovery;
 mod failure;
 pub mod faults;
+mod fields;
+pub mod fixtures;
 mod gc;
 mod list;
 mod object;

@@ -14,6 +14,7 @@ use crate::{
     gc,
     object::{Key, Object, items, meta_mut, take, text},
     ownership,
+    patch::{self, PatchKind},
     resources::{Res, Resource, Served},
     store::Store,
     validate,
@@ -42,6 +43,14 @@ pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     /// `status`, or empty.
     pub(crate) subresource: String,
+    /// The value already says who owns what: it was applied.
+    pub(crate) applied: bool,
+}
+
+impl WriteOptions {
+    fn author<'a>(&'a self, now: &'a str) -> ownership::Author<'a> {
+        ownership::Author { manager: &self.manager, subresource: &self.subresource, now }
+    }
 }
 
 /// How a deletion is to be done, from body and query.
@@ -97,7 +106,7 @@ impl Writer<'_> {
         self.name(&mut value);
         let name = text(&value, "/metadata/name").to_owned();
         self.check_namespace(resource, namespace, &name)?;
-        self.stamp_new(&mut value, &resource);
+        self.stamp_new(&mut value, &resource, options);
         admit::create(&resource, &mut value)?;
         let mut value = normalise(&resource, value)?;
         let key = Key::new(namespace, &name);
@@ -108,7 +117,9 @@ impl Writer<'_> {
         if self.store.get(resource, &key).is_some() {
             return Err(Failure::already_exists(&resource, &name));
         }
-        ownership::updated(None, &mut value, &options.manager, "", &self.timestamp());
+        if !options.applied {
+            ownership::updated(None, &mut value, options.author(&self.timestamp()));
+        }
         if options.dry_run {
             return Ok(Arc::new(Object::new(value, self.store.revision())));
         }
@@ -127,13 +138,7 @@ impl Writer<'_> {
     ) -> Result<(Arc<Object>, bool), Failure> {
         check_type(&resource, &mut value)?;
         place_in(&mut value, &resource, key.namespace())?;
-        let name = text(&value, "/metadata/name");
-        if name != key.name() {
-            return Err(Failure::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                key.name()
-            )));
-        }
+        check_name(key, &value)?;
         let Some(old) = self.store.get(resource, key).cloned() else {
             if !resource.create_on_update || !options.subresource.is_empty() {
                 return Err(Failure::not_found(&resource, key.name()));
@@ -163,7 +168,7 @@ impl Writer<'_> {
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Failure> {
         check_version(&resource, key, old, &value)?;
-        keep_identity(&old.value, &mut value);
+        keep_identity(&old.value, &mut value, options);
         admit::update(&resource, &options.subresource, &old.value, &mut value)?;
         let mut value = normalise(&resource, value)?;
         if resource.kind == "Service" {
@@ -175,12 +180,13 @@ impl Writer<'_> {
                 old.value.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or(0) + 1;
             meta_mut(&mut value).insert("generation".to_owned(), generation.into());
         }
-        if unchanged(&old.value, &value) {
+        let same_owners =
+            !options.applied || old.value["metadata"]["managedFields"] == value["metadata"]["managedFields"];
+        if same_owners && unchanged(&old.value, &value) {
             return Ok(old.clone());
         }
-        if !options.manager.is_empty() {
-            let stamp = self.timestamp();
-            ownership::updated(Some(&old.value), &mut value, &options.manager, &options.subresource, &stamp);
+        if !options.applied {
+            ownership::updated(Some(&old.value), &mut value, options.author(&self.timestamp()));
         }
         if options.dry_run {
             return Ok(Arc::new(Object::new(value, old.revision)));
@@ -194,6 +200,56 @@ impl Writer<'_> {
             gc::advance(self, resource, key);
         }
         Ok(object)
+    }
+
+    /// Changes what is there.
+    pub(crate) fn patch(
+        &mut self,
+        resource: Res,
+        key: &Key,
+        kind: PatchKind,
+        patch: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Failure> {
+        let Some(old) = self.store.get(resource, key).cloned() else {
+            return Err(Failure::not_found(&resource, key.name()));
+        };
+        let mut value = old.value.clone();
+        // Only a version that the patch itself names is a precondition.
+        take(meta_mut(&mut value), "resourceVersion");
+        patch::apply(kind, &mut value, patch)?;
+        check_name(key, &value)?;
+        self.replace(resource, key, &old, value, options)
+    }
+
+    /// Server-side apply: makes the object have what `applied` says, and nothing that this manager said earlier and no
+    /// longer says. True when the object was made.
+    pub(crate) fn apply(
+        &mut self,
+        resource: Res,
+        key: &Key,
+        mut applied: Value,
+        force: bool,
+        options: &WriteOptions,
+    ) -> Result<(Arc<Object>, bool), Failure> {
+        check_type(&resource, &mut applied)?;
+        place_in(&mut applied, &resource, key.namespace())?;
+        check_name(key, &applied)?;
+        let (now, options) = (self.timestamp(), WriteOptions { applied: true, ..options.clone() });
+        let Some(old) = self.store.get(resource, key).cloned() else {
+            if !options.subresource.is_empty() {
+                return Err(Failure::not_found(&resource, key.name()));
+            }
+            if !text(&applied, "/metadata/uid").is_empty() {
+                return Err(Failure::not_found(&resource, key.name()));
+            }
+            let value = ownership::applied(&Value::Null, applied, options.author(&now), force)?;
+            return self.create(resource, key.namespace(), value, &options).map(|object| (object, true));
+        };
+        check_version(&resource, key, &old, &applied)?;
+        let mut value = ownership::applied(&old.value, applied, options.author(&now), force)?;
+        take(meta_mut(&mut value), "resourceVersion");
+        self.replace(resource, key, &old, value, &options).map(|object| (object, false))
     }
 
     /// Deletes an object, now or as soon as its finalizers and its grace period let it.
@@ -307,13 +363,14 @@ impl Writer<'_> {
         }
     }
 
-    fn stamp_new(&mut self, value: &mut Value, resource: &Resource) {
+    fn stamp_new(&mut self, value: &mut Value, resource: &Resource, options: &WriteOptions) {
         let (uid, now) = (uid(self.ids), self.timestamp());
         let meta = meta_mut(value);
-        for owned_by_server in
-            ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"]
-        {
-            take(meta, owned_by_server);
+        for server_owned in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+            take(meta, server_owned);
+        }
+        if !options.applied {
+            take(meta, "managedFields");
         }
         meta.insert("uid".to_owned(), uid.into());
         meta.insert("creationTimestamp".to_owned(), now.into());
@@ -364,6 +421,16 @@ fn check_type(resource: &Resource, value: &mut Value) -> Result<(), Failure> {
     Ok(())
 }
 
+fn check_name(key: &Key, value: &Value) -> Result<(), Failure> {
+    let (name, wanted) = (text(value, "/metadata/name"), key.name());
+    if name == wanted {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!(
+        "the name of the object ({name}) does not match the name on the URL ({wanted})"
+    )))
+}
+
 fn place_in(value: &mut Value, resource: &Resource, namespace: &str) -> Result<(), Failure> {
     let meta = meta_mut(value);
     let given = meta.get("namespace").and_then(Value::as_str).unwrap_or_default();
@@ -395,7 +462,7 @@ fn check_version(resource: &Resource, key: &Key, old: &Object, value: &Value) ->
 }
 
 /// What only the server writes stays as it is.
-fn keep_identity(old: &Value, value: &mut Value) {
+fn keep_identity(old: &Value, value: &mut Value, options: &WriteOptions) {
     let meta = meta_mut(value);
     for name in [
         "uid",
@@ -411,10 +478,11 @@ fn keep_identity(old: &Value, value: &mut Value) {
             None => drop(take(meta, name)),
         }
     }
-    if !meta.contains_key("managedFields")
-        && let Some(kept) = old["metadata"].get("managedFields")
-    {
-        meta.insert("managedFields".to_owned(), kept.clone());
+    if !options.applied {
+        match old["metadata"].get("managedFields") {
+            Some(kept) => drop(meta.insert("managedFields".to_owned(), kept.clone())),
+            None => drop(take(meta, "managedFields")),
+        }
     }
 }
 
