@@ -260,7 +260,7 @@ impl Campaign {
     }
 
     fn record(&self, before: &LeaseSpec) -> LeaseSpec {
-        let now = MicroTime(self.timestamp());
+        let now = self.renewal(before);
         let same = before.holder_identity.as_deref() == Some(&self.holder);
         let transitions = before.lease_transitions.unwrap_or(0);
         LeaseSpec {
@@ -273,9 +273,16 @@ impl Campaign {
         }
     }
 
-    fn timestamp(&self) -> Timestamp {
+    /// The time to write: always another one than before, even if our clock stands still or was set back, because the
+    /// change is the sign of life that the others look for.
+    fn renewal(&self, before: &LeaseSpec) -> MicroTime {
         let micros = i64::try_from(self.clock.now().0.as_micros()).unwrap_or(i64::MAX);
-        Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX)
+        let now = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX);
+        let last = before.renew_time.as_ref().map(|last| last.0);
+        MicroTime(match last.filter(|last| last.as_microsecond() == now.as_microsecond()) {
+            Some(last) => Timestamp::from_microsecond(last.as_microsecond().saturating_add(1)).unwrap_or(now),
+            None => now,
+        })
     }
 
     /// Gives the lease up, if we hold it: an empty holder is what everybody may take at once.
@@ -293,7 +300,7 @@ impl Campaign {
             let released = LeaseSpec {
                 holder_identity: Some(String::new()),
                 lease_duration_seconds: Some(1),
-                renew_time: Some(MicroTime(self.timestamp())),
+                renew_time: Some(self.renewal(&current)),
                 ..current
             };
             let lease = Lease { spec: Some(released), ..lease };

@@ -386,7 +386,7 @@ impl<K: Object> Follow<K> {
             match event {
                 Ok(event) => self.take(event, at, convert, on)?,
                 // One object that we cannot read hides no other; what was known of it stays.
-                Err(kube::Error::SerdeError(error)) => {
+                Err(error) if is_unreadable(&error) => {
                     warn!(path = self.source.path, %error, "skipping an object that cannot be read");
                 }
                 Err(error) => return Err(error.into()),
@@ -414,6 +414,16 @@ impl<K: Object> Follow<K> {
             WatchEvent::Error(status) => return Err(Error::Ended(status)),
         }
         Ok(())
+    }
+}
+
+/// Whether one event of a watch could not be decoded. kube first tries to read such an event as a `Status`, whose fields
+/// are all optional, so that it comes as an empty one.
+fn is_unreadable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0 && status.status.is_none(),
+        _ => false,
     }
 }
 
