@@ -21,6 +21,9 @@ pub struct Demo {
     pub pid: u32,
     /// When it started, in seconds since 1970.
     pub started: u64,
+    /// Where its application runs: the namespace of commands that name none.
+    #[serde(default)]
+    pub namespace: Option<String>,
 }
 
 /// Far more than such a file ever is.
@@ -149,7 +152,7 @@ mod tests {
     use super::*;
 
     fn demo(pid: u32) -> Demo {
-        Demo { api_addr: "127.0.0.1:4321".into(), pid, started: 1 }
+        Demo { api_addr: "127.0.0.1:4321".into(), pid, started: 1, namespace: None }
     }
 
     #[test]

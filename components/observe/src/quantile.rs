@@ -74,7 +74,8 @@ mod tests {
     fn values_are_those_of_histogram_quantile() {
         let inf = f64::INFINITY;
         // Expected values computed by hand from the rule in Prometheus' promql/quantile.go.
-        let cases: [(f64, &[(f64, f64)], Option<f64>); 9] = [
+        type Case<'a> = (f64, &'a [(f64, f64)], Option<f64>);
+        let cases: [Case<'_>; 9] = [
             (0.5, &[], None),
             (0.5, &[(1.0, 0.0), (inf, 0.0)], None),
             (0.5, &[(1.0, 10.0)], Some(0.5)),

@@ -1,0 +1,294 @@
+//! Conduit's HTTP API, wherever it is: at an address, in a demo on this machine, or in a cluster behind the API
+//! server's port-forward.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use conduit_k8s::owned::{COMPONENT_OBSERVE, LABEL_COMPONENT, PORT_OBSERVE};
+use conduit_net::{Net, TokioNetwork};
+use conduit_observe::{
+    demo_file::{Demo, Place},
+    problem::Problem,
+};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{ListParams, Portforwarder},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+
+use crate::{args::Global, output, sse::Events};
+
+/// How long a demo on this machine may take to accept a connection.
+const DEMO_DEADLINE: Duration = Duration::from_secs(1);
+/// How long opening a connection may take, through an API server perhaps.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// How long an answer may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+/// Octets of an answer: some hundred thousand rows.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// A way to the API.
+pub struct Client {
+    net: Net,
+    target: Target,
+    namespace: String,
+}
+
+enum Target {
+    /// Plain HTTP to an address.
+    Address(String),
+    /// A pod of a cluster.
+    Pod { pods: Api<Pod>, name: String },
+}
+
+impl Client {
+    /// Finds the API: at `--api-addr`; else in the cluster that `--kubeconfig` or `--context` names; else in a demo
+    /// that runs on this machine; else in the cluster of the current context.
+    ///
+    /// # Errors
+    /// There is none, or none that can be reached; the message says what was tried.
+    pub async fn find(global: &Global) -> anyhow::Result<Self> {
+        let net = TokioNetwork::shared();
+        if let Some(addr) = &global.api_addr {
+            return Ok(Self::at(net, addr.clone()));
+        }
+        let wants_cluster = global.kubeconfig.is_some() || global.context.is_some();
+        if !wants_cluster && let Some(demo) = running_demo(&net, &Place::of_user()).await {
+            let namespace = demo.namespace.unwrap_or_else(|| "default".to_owned());
+            return Ok(Self { namespace, ..Self::at(net, demo.api_addr) });
+        }
+        Self::in_cluster(net, global).await
+    }
+
+    /// The API at `addr`, `host:port`.
+    pub fn at(net: Net, addr: String) -> Self {
+        Self { net, target: Target::Address(addr), namespace: "default".to_owned() }
+    }
+
+    /// The namespace of commands that name none: the context's, as with kubectl.
+    pub fn default_namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    async fn in_cluster(net: Net, global: &Global) -> anyhow::Result<Self> {
+        let config = kube_config(global).await.context(
+            "no control plane to ask: there is no usable kubeconfig and no running `conduit demo`; name one by \
+             --kubeconfig, --context or --api-addr",
+        )?;
+        let cluster = config.cluster_url.to_string();
+        let namespace = config.default_namespace.clone();
+        let client = conduit_k8s::client::connect(net.clone(), config)?;
+        let pods: Api<Pod> = Api::namespaced(client, &global.conduit_namespace);
+        let list = ListParams::default().labels(&format!("{LABEL_COMPONENT}={COMPONENT_OBSERVE}"));
+        let found = timeout(CONNECT_DEADLINE, pods.list(&list)).await;
+        let found = found
+            .map_err(|_| anyhow!("no answer within {CONNECT_DEADLINE:?}"))
+            .and_then(|found| found.map_err(Into::into))
+            .with_context(|| format!("cannot list pods at {cluster}"))?;
+        let Some(name) = ready_pod(&found.items) else {
+            bail!(
+                "Conduit's observe component does not run in the namespace {:?} of {cluster}; install it with \
+                 `conduit install | kubectl apply -f -`, or name its namespace by -c",
+                global.conduit_namespace
+            );
+        };
+        Ok(Self { net, target: Target::Pod { pods, name }, namespace })
+    }
+
+    /// Asks for `path`, and reads the answer as JSON.
+    ///
+    /// # Errors
+    /// The API cannot be reached, declines (its reason is the message), or answers something else.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        let answer = async {
+            let response = self.send(path, parameters).await?;
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = body.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes();
+            serde_json::from_slice(&body).context("the answer is not what this version of conduit expects")
+        };
+        timeout(ANSWER_DEADLINE, answer).await.map_err(|_| anyhow!("no answer within {ANSWER_DEADLINE:?}"))?
+    }
+
+    /// Asks for `path`, and reads the answer as events while they come.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; what goes wrong later shows in the events.
+    pub async fn events(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Events> {
+        let response = timeout(ANSWER_DEADLINE, self.send(path, parameters)).await;
+        Ok(Events::new(response.map_err(|_| anyhow!("no answer within {ANSWER_DEADLINE:?}"))??.into_body()))
+    }
+
+    async fn send(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Response<Incoming>> {
+        let Connection { io, forward } = timeout(CONNECT_DEADLINE, self.connect())
+            .await
+            .map_err(|_| anyhow!("no connection in time"))??;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+        tokio::spawn(async move {
+            // How it ends shows in the answer. The forward lives as long as the connection on it.
+            let _ = connection.await;
+            drop(forward);
+        });
+        let request = Request::get(format!("{path}{}", query(parameters)))
+            .header(header::HOST, self.authority())
+            .header(header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        if response.status() == StatusCode::OK { Ok(response) } else { Err(declined(response).await) }
+    }
+
+    fn authority(&self) -> &str {
+        match &self.target {
+            Target::Address(addr) => addr,
+            Target::Pod { .. } => COMPONENT_OBSERVE,
+        }
+    }
+
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        match &self.target {
+            Target::Address(addr) => {
+                let io = dial(&self.net, addr).await.with_context(|| format!("cannot reach {addr}"))?;
+                Ok(Connection { io, forward: None })
+            }
+            Target::Pod { pods, name } => {
+                let failed = || format!("cannot forward a port to the pod {name}");
+                let mut forward = pods.portforward(name, &[PORT_OBSERVE]).await.with_context(failed)?;
+                let io = forward.take_stream(PORT_OBSERVE).with_context(failed)?;
+                Ok(Connection { io: Box::new(io), forward: Some(forward) })
+            }
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+struct Connection {
+    io: Box<dyn Stream>,
+    forward: Option<Portforwarder>,
+}
+
+async fn dial(net: &Net, addr: &str) -> anyhow::Result<Box<dyn Stream>> {
+    let (host, port) = addr.rsplit_once(':').context("write host:port")?;
+    let port: u16 = port.parse().context("write host:port")?;
+    let mut last = None;
+    for ip in net.resolve(host).await?.addrs {
+        match net.connect((ip, port).into()).await {
+            Ok(io) => return Ok(Box::new(io)),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| anyhow!("the name has no address"), Into::into))
+}
+
+/// The demo that runs on this machine, if one does. A file that a killed one left behind is worth a note, no more.
+async fn running_demo(net: &Net, place: &Place) -> Option<Demo> {
+    let ignored = |why: String| {
+        output::note(&format!("note: ignoring {}: {why}", place.path().display()));
+        None
+    };
+    let demo = match place.read() {
+        Ok(demo) => demo?,
+        Err(error) => return ignored(error.to_string()),
+    };
+    match timeout(DEMO_DEADLINE, dial(net, &demo.api_addr)).await {
+        Ok(Ok(_)) => Some(demo),
+        _ => ignored(format!("the demo at {} does not answer; it may have been killed", demo.api_addr)),
+    }
+}
+
+async fn kube_config(global: &Global) -> anyhow::Result<kube::Config> {
+    let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
+    Ok(match &global.kubeconfig {
+        Some(path) => kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
+        None if global.context.is_some() => kube::Config::from_kubeconfig(&options).await?,
+        // In a pod there is no kubeconfig, and the pod's own service account will do.
+        None => kube::Config::infer().await?,
+    })
+}
+
+/// The first pod by name that is ready.
+fn ready_pod(pods: &[Pod]) -> Option<String> {
+    let is_ready = |pod: &&Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        pod.metadata.deletion_timestamp.is_none()
+            && conditions
+                .into_iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    pods.iter().filter(is_ready).filter_map(|pod| pod.metadata.name.clone()).min()
+}
+
+/// What the API said when it declined.
+async fn declined(response: Response<Incoming>) -> anyhow::Error {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), 64 << 10).collect().await;
+    let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
+    match problem {
+        Some(Problem { detail, parameter: Some(parameter), value: Some(value), .. }) if !value.is_empty() => {
+            anyhow!("{parameter} {value:?}: {detail}")
+        }
+        Some(Problem { detail, .. }) => anyhow!(detail),
+        None => anyhow!("the API answered {status}"),
+    }
+}
+
+/// Parameters as a query string; empty without any.
+fn query(parameters: &[(&str, String)]) -> String {
+    let mut query = String::new();
+    for (name, value) in parameters {
+        query.push(if query.is_empty() { '?' } else { '&' });
+        query.push_str(name);
+        query.push('=');
+        for octet in value.bytes() {
+            match octet {
+                // RFC 3986 section 2.3.
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    query.push(octet.into())
+                }
+                _ => query.push_str(&format!("%{octet:02X}")),
+            }
+        }
+    }
+    query
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_survive_the_query_string() {
+        let parameters = [("type", "au/web svc:80".to_owned()), ("path", "/a?b=c&d=é".to_owned())];
+        assert_eq!(query(&parameters), "?type=au%2Fweb%20svc%3A80&path=%2Fa%3Fb%3Dc%26d%3D%C3%A9");
+        assert_eq!(query(&[]), "");
+    }
+
+    #[tokio::test]
+    async fn a_stale_demo_is_ignored() {
+        let temp = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(temp.path()), temp.path(), None);
+        let net = TokioNetwork::shared();
+        assert!(running_demo(&net, &place).await.is_none());
+        let listener = net.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let demo = Demo { api_addr: listener.local_addr().to_string(), pid: 1, started: 1, namespace: None };
+        place.write(&demo).unwrap();
+        assert_eq!(running_demo(&net, &place).await, Some(demo));
+        drop(listener);
+        assert!(running_demo(&net, &place).await.is_none());
+    }
+}

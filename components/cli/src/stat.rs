@@ -1,0 +1,221 @@
+//! `conduit stat`: traffic in numbers.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use conduit_observe::row::Stat;
+
+use crate::{
+    args::{Global, namespace},
+    client::Client,
+    output, table,
+};
+
+/// Show success rates, request rates, latencies and how much of the traffic is TLS
+///
+/// TYPE is deployments, statefulsets, daemonsets, jobs, cronjobs, replicationcontrollers, pods, services, authorities,
+/// namespaces or all, or one of kubectl's short names (deploy, sts, ds, cj, rc, po, svc, au, ns).
+///
+/// A row is about what arrives. With --to it is about what leaves for that resource, with --from about what arrives from
+/// that one, with both about what goes from the one to the other.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  conduit stat deploy -n emojivoto                        every deployment of a namespace
+  conduit stat deploy/web -n emojivoto -o wide            with the peers, and the reasons for plaintext
+  conduit stat po -n emojivoto --from deploy/web          the pods that web calls
+  conduit stat au -n emojivoto                            by the name that clients use
+  conduit stat all -A                                     everything")]
+pub struct Args {
+    /// What to show: TYPE, TYPE NAME or TYPE/NAME
+    #[arg(value_name = "RESOURCE", num_args = 1..=2, required = true)]
+    resource: Vec<String>,
+    #[command(flatten)]
+    scope: Scope,
+    /// How far back to look: up to 10m
+    #[arg(long, short = 't', value_name = "DURATION", default_value = "1m")]
+    time_window: String,
+    /// Only requests to this TYPE or TYPE/NAME
+    #[arg(long, value_name = "RESOURCE")]
+    to: Option<String>,
+    /// Namespace of --to [default: --namespace]; alone: anything in it
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
+    to_namespace: Option<String>,
+    /// Only requests from this TYPE or TYPE/NAME
+    #[arg(long, value_name = "RESOURCE")]
+    from: Option<String>,
+    /// Namespace of --from [default: --namespace]; alone: anything in it
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
+    from_namespace: Option<String>,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Leave out the line with the columns' names
+    #[arg(long)]
+    no_headers: bool,
+}
+
+/// Which namespaces a command looks at.
+#[derive(Debug, clap::Args)]
+pub struct Scope {
+    /// Namespace of the resource [default: the context's]
+    #[arg(long, short = 'n', value_name = "NAMESPACE", value_parser = namespace)]
+    pub namespace: Option<String>,
+    /// Look at every namespace
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+}
+
+impl Scope {
+    /// The parameters that say so.
+    pub fn parameters(&self, client: &Client) -> (&'static str, String) {
+        match self.all_namespaces {
+            true => ("all_namespaces", "true".to_owned()),
+            false => {
+                ("namespace", self.namespace.as_deref().unwrap_or(client.default_namespace()).to_owned())
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+/// Prints the rows.
+///
+/// # Errors
+/// The API cannot be reached or declines, or stdout cannot be written.
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let client = Client::find(global).await?;
+    let stat: Stat = client.get("/api/v1/stat", &args.parameters(&client)).await?;
+    output::stdout(&args.render(&stat)?)?;
+    args.notes(&stat).iter().for_each(|line| output::note(line));
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn parameters(&self, client: &Client) -> Vec<(&'static str, String)> {
+        let optional = [
+            ("to", &self.to),
+            ("to_namespace", &self.to_namespace),
+            ("from", &self.from),
+            ("from_namespace", &self.from_namespace),
+        ];
+        let mut parameters = vec![
+            ("type", self.resource.join("/")),
+            ("window", self.time_window.clone()),
+            self.scope.parameters(client),
+        ];
+        parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        parameters
+    }
+
+    fn render(&self, stat: &Stat) -> anyhow::Result<String> {
+        Ok(match self.output {
+            Format::Table | Format::Wide => table::stat(&stat.rows, self.style()),
+            Format::Json => serde_json::to_string_pretty(stat)? + "\n",
+            Format::Yaml => serde_saphyr::to_string(stat)?,
+        })
+    }
+
+    fn style(&self) -> table::Style {
+        let kind = self.resource[0].to_ascii_lowercase();
+        table::Style {
+            // A namespace is in no namespace.
+            namespaces: self.scope.all_namespaces
+                && !matches!(kind.as_str(), "ns" | "namespace" | "namespaces"),
+            typed: kind == "all",
+            wide: self.output == Format::Wide,
+            headers: !self.no_headers,
+        }
+    }
+
+    /// What a reader of the table should know besides.
+    fn notes(&self, stat: &Stat) -> Vec<String> {
+        let mut notes = Vec::new();
+        if stat.rows.is_empty() {
+            notes.push("no traffic found".to_owned());
+        }
+        let missing = stat.unscraped.len();
+        if let Some(pod) = stat.unscraped.first() {
+            let more = if missing > 1 { format!(" (and {} more)", missing - 1) } else { String::new() };
+            notes.push(format!(
+                "warning: the numbers lack {missing} pod(s): {}/{}: {}{more}",
+                pod.namespace, pod.pod, pod.reason
+            ));
+        }
+        notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use conduit_net::TokioNetwork;
+    use conduit_observe::row::Unscraped;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Args {
+        Command::try_parse_from(["stat"].into_iter().chain(line.split(' '))).unwrap().args
+    }
+
+    fn parameters(line: &str) -> String {
+        let client = Client::at(TokioNetwork::shared(), "127.0.0.1:1".to_owned());
+        let pairs = parse(line).parameters(&client).into_iter();
+        pairs.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn flags_become_parameters() {
+        assert_eq!(parameters("deploy web"), "type=deploy/web window=1m namespace=default");
+        assert_eq!(
+            parameters("po -A -t 10m --to svc/db --to-namespace data --from deploy/web"),
+            "type=po window=10m all_namespaces=true to=svc/db to_namespace=data from=deploy/web"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_told_beside_the_table() {
+        let stat = |unscraped| Stat { version: 1, window_ms: 1, covered_ms: 1, rows: Vec::new(), unscraped };
+        let pod = |name: &str| Unscraped {
+            namespace: "shop".into(),
+            pod: name.into(),
+            reason: "no answer".into(),
+            since_ms: None,
+        };
+        assert_eq!(parse("po").notes(&stat(Vec::new())), ["no traffic found"]);
+        let notes = parse("po").notes(&stat(vec![pod("a"), pod("b")]));
+        assert_eq!(notes[1], "warning: the numbers lack 2 pod(s): shop/a: no answer (and 1 more)");
+    }
+
+    #[test]
+    fn json_and_yaml_carry_the_whole_answer() {
+        let stat = Stat {
+            version: 1,
+            window_ms: 60_000,
+            covered_ms: 5_000,
+            rows: Vec::new(),
+            unscraped: Vec::new(),
+        };
+        let json = parse("po -o json").render(&stat).unwrap();
+        assert_eq!(serde_json::from_str::<Stat>(&json).unwrap(), stat);
+        insta::assert_snapshot!(parse("po -o yaml").render(&stat).unwrap(), @r"
+        version: 1
+        window_ms: 60000
+        covered_ms: 5000
+        rows: []
+        ");
+    }
+}
