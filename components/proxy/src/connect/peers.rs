@@ -1,0 +1,127 @@
+//! Peers to which TLS failed: until a probe succeeds, connections to them do not try again, so that only the first one
+//! waits for a broken peer.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use conduit_identity::{HandshakeFailure, Identity};
+use conduit_runtime::{Backoff, Seed};
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::discover::Endpoint;
+
+/// Peers remembered at once. Beyond, the oldest is forgotten: its next connection tries TLS again.
+const MAX_PEERS: usize = 1_024;
+
+/// A peer nobody asked for in this time is forgotten, and no longer probed.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+
+/// Probes start about 1 s apart and end about 15 s apart: a repaired peer is back on TLS within 20 s.
+pub(super) fn backoff(seed: &Seed) -> Backoff {
+    Backoff::new(Duration::from_secs(1), Duration::from_secs(15), seed)
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    failed: Mutex<IndexMap<(SocketAddr, Identity), Failed>>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    failure: HandshakeFailure,
+    /// Of the discovery entry it failed under; another one is a reason to probe at once.
+    version: u64,
+    asked_at: Instant,
+    changed: Arc<Notify>,
+}
+
+/// What a probe tries.
+#[derive(Debug)]
+pub(super) struct Probe {
+    key: (SocketAddr, Identity),
+    changed: Arc<Notify>,
+}
+
+impl Probe {
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.key.0
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.key.1
+    }
+
+    /// Waits until the discovery entry changes. Cancel safe.
+    pub(super) async fn changed(&mut self) {
+        self.changed.notified().await;
+    }
+}
+
+impl Peers {
+    /// How TLS to `endpoint` failed, if it did and has not succeeded since.
+    pub(super) fn failure(&self, endpoint: &Endpoint, identity: &Identity) -> Option<HandshakeFailure> {
+        let mut failed = self.failed.lock();
+        if failed.is_empty() {
+            return None;
+        }
+        let peer = failed.get_mut(&(endpoint.addr, identity.clone()))?;
+        peer.asked_at = Instant::now();
+        if peer.version != endpoint.version {
+            peer.version = endpoint.version;
+            peer.changed.notify_one();
+        }
+        Some(peer.failure)
+    }
+
+    /// Returns a probe to start, unless one is under way.
+    pub(super) fn remember(
+        &self,
+        endpoint: &Endpoint,
+        identity: &Identity,
+        failure: HandshakeFailure,
+    ) -> Option<Probe> {
+        let key = (endpoint.addr, identity.clone());
+        let mut failed = self.failed.lock();
+        if let Some(peer) = failed.get_mut(&key) {
+            peer.failure = failure;
+            return None;
+        }
+        if failed.len() >= MAX_PEERS {
+            failed.shift_remove_index(0);
+        }
+        let changed = Arc::new(Notify::new());
+        let (version, asked_at) = (endpoint.version, Instant::now());
+        failed.insert(key.clone(), Failed { failure, version, asked_at, changed: changed.clone() });
+        Some(Probe { key, changed })
+    }
+
+    /// Whether somebody still asks for the peer; forgets it otherwise.
+    pub(super) fn is_wanted(&self, probe: &Probe) -> bool {
+        let mut failed = self.failed.lock();
+        let Some(peer) = failed.get(&probe.key) else { return false };
+        // A peer that was forgotten and failed again has a probe of its own.
+        if !Arc::ptr_eq(&peer.changed, &probe.changed) {
+            return false;
+        }
+        let wanted = peer.asked_at.elapsed() < FORGOTTEN_AFTER;
+        if !wanted {
+            failed.shift_remove(&probe.key);
+        }
+        wanted
+    }
+
+    pub(super) fn recovered(&self, probe: &Probe) {
+        self.failed.lock().shift_remove(&probe.key);
+    }
+
+    pub(super) fn failed_again(&self, probe: &Probe, failure: HandshakeFailure) {
+        if let Some(peer) = self.failed.lock().get_mut(&probe.key) {
+            peer.failure = failure;
+        }
+    }
+}

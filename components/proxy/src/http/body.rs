@@ -1,0 +1,170 @@
+//! Bodies on their way: of a request to the server, and of a response to the client, which tells the request's record
+//! what passes.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::{
+    http::forward::Lease,
+    session::{End, Exchange, Failure},
+    stream::Resetter,
+};
+
+/// A response's body. Frames pass as they come: a client that reads slowly slows the server down.
+#[derive(Debug)]
+pub(crate) struct Body {
+    /// None: the answer is ours, or the connection stops being HTTP.
+    incoming: Option<Incoming>,
+    /// None after the end.
+    record: Option<Record>,
+    /// The response has no body, but says how long it would be.
+    only_announced: bool,
+}
+
+/// What goes on until the body ends.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// The request's record.
+    pub(crate) exchange: Exchange,
+    /// The connection that the response comes from, to be given back when it is whole.
+    pub(crate) lease: Option<Lease>,
+    /// Breaks the client's connection when the response breaks off: an HTTP/1 body may otherwise seem whole.
+    pub(crate) resetter: Option<Resetter>,
+}
+
+impl Body {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self { incoming: None, record: None, only_announced: false }
+    }
+
+    /// The body of a server's response.
+    pub(crate) fn new(incoming: Incoming, status: StatusCode, headers: &HeaderMap, record: Record) -> Self {
+        // hyper drops a length from a 304 without a body; it is the length the body would have (RFC 9110 section 8.6).
+        let only_announced = status == StatusCode::NOT_MODIFIED && headers.contains_key(CONTENT_LENGTH);
+        let mut body = Self { incoming: Some(incoming), record: Some(record), only_announced };
+        body.end_if_whole();
+        body
+    }
+
+    fn end_if_whole(&mut self) {
+        if self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
+            && let Some(record) = self.record.take()
+        {
+            record.complete();
+        }
+    }
+}
+
+impl Record {
+    fn complete(mut self) {
+        self.exchange.end(End::Complete);
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    fn broke_off(mut self, error: &hyper::Error) {
+        self.exchange.end(match h2_cause(error).and_then(h2::Error::reason) {
+            Some(reason) => End::Reset(reason),
+            None => End::Failed(Failure::Closed),
+        });
+        if let Some(resetter) = &self.resetter {
+            resetter.arm();
+        }
+    }
+}
+
+/// A request's body. None for a request without one, which can be made again for a replay.
+#[derive(Debug)]
+pub(crate) struct Upload(pub(crate) Option<Incoming>);
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Some(incoming) => Pin::new(incoming).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), http_body::Body::size_hint)
+    }
+}
+
+/// What HTTP/2 says about an error.
+pub(crate) fn h2_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e h2::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return Some(h2);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        if let Some(record) = &mut self.record {
+            match &frame {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        record.exchange.data(data.remaining());
+                    } else if let Some(trailers) = frame.trailers_ref() {
+                        record.exchange.trailers(trailers);
+                    }
+                }
+                Some(Err(error)) => {
+                    if let Some(record) = self.record.take() {
+                        record.broke_off(error);
+                    }
+                }
+                None => {
+                    if let Some(record) = self.record.take() {
+                        record.complete();
+                    }
+                }
+            }
+        }
+        self.end_if_whole();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.only_announced && self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.incoming {
+            Some(_) if self.only_announced => SizeHint::default(),
+            Some(incoming) => incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One request to one upstream connection, and its response back.
+
+use std::{error, fmt, sync::Arc};
+
+use http::{Request, Response, StatusCode, request, response};
+use http_body::Body as _;
+use hyper::{
+    body::Incoming,
+    client::conn::{self, TrySendError},
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use super::{
+    Handover,
+    body::{Body, Record, Upload, h2_cause},
+    headers::{self, Becomes, Tie},
+    upgrade::Upgraded,
+};
+use crate::{
+    detect::{MAX_HEAD_BYTES, MAX_HEADERS},
+    pool::{Idle, Key, Lanes},
+    session::{End, Exchange, Failure},
+    stream::{Resetter, Stream},
+};
+
+/// A request that got no response. hyper turns it into the end of an HTTP/1 connection or the reset of an HTTP/2 stream.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Why.
+    pub(crate) failure: Failure,
+    /// What the client's HTTP/2 stream is reset with.
+    reset: h2::Error,
+}
+
+impl Failed {
+    /// Nothing of the request reached a server: an HTTP/2 client may send it again.
+    pub(crate) fn unsent(failure: Failure) -> Self {
+        Self { failure, reset: h2::Reason::REFUSED_STREAM.into() }
+    }
+
+    fn sent(failure: Failure, reason: Option<h2::Reason>) -> Self {
+        Self { failure, reset: reason.unwrap_or(h2::Reason::INTERNAL_ERROR).into() }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure.fmt(f)
+    }
+}
+
+impl error::Error for Failed {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.reset)
+    }
+}
+
+/// An HTTP/1 connection on loan for one request.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) key: Key,
+    pub(crate) idle: Idle,
+}
+
+impl Lease {
+    /// The response is whole: the connection may serve the next request.
+    pub(crate) fn give_back(self) {
+        self.lanes.put(self.key, self.idle);
+    }
+}
+
+/// What is needed when the response to a request comes.
+pub(crate) struct Returning {
+    asked: Becomes,
+    downstream: Option<OnUpgrade>,
+    tie: Tie,
+    handover: Handover,
+}
+
+/// Removes from a request what concerns the client's connection alone.
+pub(crate) fn prepare(
+    mut head: request::Parts,
+    incoming: Incoming,
+    tie: Tie,
+    handover: Handover,
+) -> (Request<Upload>, Returning) {
+    let asked = headers::prepare_request(&mut head, tie);
+    let body = Upload((!incoming.is_end_stream()).then_some(incoming));
+    let mut request = Request::from_parts(head, body);
+    let downstream = (asked != Becomes::Http).then(|| hyper::upgrade::on(&mut request));
+    (request, Returning { asked, downstream, tie, handover })
+}
+
+impl Returning {
+    /// The response as the client gets it; its end is the end of `record`.
+    pub(crate) fn response(self, response: Response<Incoming>, mut record: Record) -> Response<Body> {
+        let (mut head, incoming) = response.into_parts();
+        record.exchange.responded(head.status, &head.headers);
+        let granted = headers::prepare_response(&mut head, self.asked, self.tie);
+        if granted && let Some(downstream) = self.downstream {
+            return hand_over(head, incoming, downstream, &self.handover, record);
+        }
+        let body = Body::new(incoming, head.status, &head.headers, record);
+        Response::from_parts(head, body)
+    }
+}
+
+fn hand_over(
+    head: response::Parts,
+    incoming: Incoming,
+    downstream: OnUpgrade,
+    handover: &Handover,
+    mut record: Record,
+) -> Response<Body> {
+    let mut response = Response::from_parts(head, incoming);
+    let upstream = hyper::upgrade::on(&mut response);
+    *handover.lock() = Some(Upgraded { downstream, upstream });
+    // The request is over; the connections go on, each with its own record.
+    record.exchange.end(End::Complete);
+    response.map(|_| Body::empty())
+}
+
+/// An answer of our own, for requests that plain HTTP would not have let through either.
+pub(crate) fn answer(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// The request itself, if no byte of it left us.
+    pub(crate) unsent: Option<Request<Upload>>,
+    /// The peer proved that it did not look at the request (RFC 9113 section 8.7).
+    pub(crate) is_unprocessed: bool,
+    failure: Failure,
+    reason: Option<h2::Reason>,
+}
+
+impl Unanswered {
+    /// Ends the request's record, and the client's connection with it where HTTP/1 has no other way to say so.
+    pub(crate) fn fail(self, exchange: &mut Exchange, resetter: Option<&Resetter>) -> Failed {
+        exchange.end(match self.reason {
+            Some(reason) => End::Reset(reason),
+            None => End::Failed(self.failure),
+        });
+        if let Some(resetter) = resetter {
+            resetter.arm();
+        }
+        Failed::sent(self.failure, self.reason)
+    }
+}
+
+impl From<TrySendError<Request<Upload>>> for Unanswered {
+    fn from(mut error: TrySendError<Request<Upload>>) -> Self {
+        let unsent = error.take_message();
+        let error = error.into_error();
+        let failure = if error.is_parse() { Failure::Protocol } else { Failure::Closed };
+        let cause = h2_cause(&error);
+        let is_unprocessed = cause.is_some_and(|cause| {
+            let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+            cause.is_remote() && (refused || cause.is_go_away())
+        });
+        Self { unsent, is_unprocessed, failure, reason: cause.and_then(h2::Error::reason) }
+    }
+}
+
+/// Sends requests over one HTTP/1 connection.
+pub(crate) type Http1 = conn::http1::SendRequest<Upload>;
+/// Sends requests over one HTTP/2 connection.
+pub(crate) type Http2 = conn::http2::SendRequest<Upload>;
+
+/// Speaks HTTP/1 on `stream`; the second value ends with the connection.
+///
+/// # Errors
+/// None that a new connection has; hyper says it may.
+pub(crate) async fn open_http1(
+    stream: Stream,
+) -> Result<(Http1, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error>
+{
+    let mut client = conn::http1::Builder::new();
+    client
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .preserve_header_case(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true);
+    let (sender, connection) = client.handshake(TokioIo::new(stream)).await?;
+    Ok((sender, connection.with_upgrades()))
+}
+
+/// Speaks HTTP/2 on `stream`; the second value ends with the connection.
+///
+/// # Errors
+/// The preface could not be written.
+pub(crate) async fn open_http2(
+    stream: Stream,
+) -> Result<(Http2, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error>
+{
+    let mut client = conn::http2::Builder::new(TokioExecutor::new());
+    client.timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32);
+    client.handshake(TokioIo::new(stream)).await
+}

@@ -1,0 +1,174 @@
+//! Header fields that concern one connection and must not travel to the next (RFC 9110 section 7.6.1).
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    header::{CONNECTION, TE, UPGRADE},
+    request, response,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const KEEP: HeaderValue = HeaderValue::from_static("keep-alive");
+
+/// How the connections on both sides belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tie {
+    /// They live and die together: that one of them closes concerns the other.
+    Tied,
+    /// The next request may take another way.
+    Loose,
+}
+
+/// What a request asks its connection to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Becomes {
+    /// Nothing else: there may be another request.
+    Http,
+    /// Another protocol, after 101.
+    Upgrade,
+    /// A tunnel, after any 2xx.
+    Tunnel,
+}
+
+/// Removes what concerned the client's connection alone, and tells what the request asks for. An upgrade is left as it is,
+/// but one to h2c, which would take the connection out of our sight.
+pub(crate) fn prepare_request(head: &mut request::Parts, tie: Tie) -> Becomes {
+    if head.method == Method::CONNECT {
+        return Becomes::Tunnel;
+    }
+    if head.version == Version::HTTP_11
+        && head.headers.get(UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    {
+        return Becomes::Upgrade;
+    }
+    strip(&mut head.headers, head.version, tie);
+    Becomes::Http
+}
+
+/// Removes what concerned the server's connection alone. True when the connection becomes what the request asked for.
+pub(crate) fn prepare_response(head: &mut response::Parts, asked: Becomes, tie: Tie) -> bool {
+    let granted = match asked {
+        Becomes::Http => false,
+        Becomes::Upgrade => head.status == StatusCode::SWITCHING_PROTOCOLS,
+        Becomes::Tunnel => head.status.is_success(),
+    };
+    if !granted {
+        strip(&mut head.headers, head.version, tie);
+    }
+    granted
+}
+
+fn strip(headers: &mut HeaderMap, version: Version, tie: Tie) {
+    // Few messages have any of them; the map is searched once for each otherwise.
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    if !headers.contains_key(CONNECTION) {
+        headers.remove(UPGRADE);
+        return;
+    }
+    let tokens: Vec<String> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|token| token.trim().to_ascii_lowercase())
+        .collect();
+    for token in &tokens {
+        if let Ok(name) = HeaderName::from_bytes(token.as_bytes())
+            && name != TE
+        {
+            headers.remove(name);
+        }
+    }
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    let has = |wanted: &str| tokens.iter().any(|token| token == wanted);
+    if has("close") && tie == Tie::Tied {
+        headers.insert(CONNECTION, CLOSE);
+    } else if has("keep-alive") && version == Version::HTTP_10 {
+        headers.insert(CONNECTION, KEEP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response, header::HOST};
+
+    use super::*;
+
+    fn request(fields: &[(&'static str, &str)]) -> request::Parts {
+        let builder = fields.iter().fold(Request::builder(), |builder, (name, value)| builder.header(*name, *value));
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        headers.keys().map(HeaderName::as_str).collect()
+    }
+
+    #[test]
+    fn what_the_connection_field_names_stays_behind() {
+        let mut head = request(&[
+            ("host", "a"),
+            ("connection", "X-Private, close"),
+            ("connection", "x-other"),
+            ("x-private", "1"),
+            ("x-other", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("x-public", "3"),
+        ]);
+        assert_eq!(prepare_request(&mut head, Tie::Loose), Becomes::Http);
+        assert_eq!(names(&head.headers), ["host", "x-public"]);
+    }
+
+    #[test]
+    fn a_close_concerns_the_other_side_when_the_two_are_tied() {
+        let mut head = request(&[("connection", "close")]);
+        prepare_request(&mut head, Tie::Tied);
+        assert_eq!(head.headers.get(CONNECTION), Some(&CLOSE));
+        let mut head = request(&[("connection", "close")]);
+        prepare_request(&mut head, Tie::Loose);
+        assert_eq!(head.headers.get(CONNECTION), None);
+    }
+
+    #[test]
+    fn http_10_keeps_its_keep_alive() {
+        let mut head = request(&[("connection", "Keep-Alive")]);
+        head.version = Version::HTTP_10;
+        prepare_request(&mut head, Tie::Loose);
+        assert_eq!(head.headers.get(CONNECTION), Some(&KEEP));
+    }
+
+    #[test]
+    fn upgrades_pass_whole_and_h2c_does_not_pass() {
+        let mut websocket = request(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(prepare_request(&mut websocket, Tie::Loose), Becomes::Upgrade);
+        assert_eq!(names(&websocket.headers), ["connection", "upgrade"]);
+        let mut h2c = request(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
+            ("host", "a"),
+        ]);
+        assert_eq!(prepare_request(&mut h2c, Tie::Loose), Becomes::Http);
+        assert_eq!(names(&h2c.headers), [HOST.as_str()]);
+    }
+
+    #[test]
+    fn trailers_may_still_be_asked_for() {
+        let mut head = request(&[("te", "trailers"), ("connection", "TE")]);
+        prepare_request(&mut head, Tie::Loose);
+        assert_eq!(names(&head.headers), ["te"]);
+    }
+
+    #[test]
+    fn a_refused_upgrade_is_an_ordinary_response() {
+        let mut refused = Response::builder().status(426).header(UPGRADE, "websocket").header(CONNECTION, "Upgrade");
+        let mut head = std::mem::take(&mut refused).body(()).unwrap().into_parts().0;
+        assert!(!prepare_response(&mut head, Becomes::Upgrade, Tie::Loose));
+        assert!(names(&head.headers).is_empty());
+        let mut tunnel = Response::new(()).into_parts().0;
+        assert!(prepare_response(&mut tunnel, Becomes::Tunnel, Tie::Loose));
+    }
+}

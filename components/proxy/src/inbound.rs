@@ -1,0 +1,290 @@
+//! Connections to the application of this pod.
+//!
+//! A ClientHello for our own name is ours: it is terminated, or refused when we hold no usable credentials, and never
+//! handed to the application. Everything else passes byte for byte.
+
+mod known;
+mod tied;
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use bytes::BytesMut;
+use conduit_identity::{ClientPeer, Clock, HandshakeError, Identity, Loaded, Store, UnixTime, Unusable};
+use conduit_net::Accepted;
+use conduit_runtime::drain;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, timeout},
+};
+
+use self::known::KnownPeers;
+use crate::{
+    accept,
+    config::Config,
+    connect::{ConnectError, Connector},
+    detect::{self, ClientHello, Protocol},
+    expiry,
+    http::Version,
+    metrics::{Malformed, Metrics},
+    opening::{Heard, Opening, Patience},
+    session::{Direction, PeerId, Session, Sessions, TlsStatus, Why},
+    stream::Stream,
+    tcp,
+};
+
+/// What a refused client may still send before we stop reading it.
+const DRAIN_BYTES: u64 = 64 << 10;
+
+/// What all inbound connections share.
+pub(crate) struct Inbound {
+    pub(crate) listener: SocketAddr,
+    pub(crate) config: Arc<Config>,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) connector: Connector,
+    pub(crate) sessions: Sessions,
+    pub(crate) metrics: Metrics,
+    pub(crate) known: KnownPeers,
+}
+
+/// What the first bytes are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// TLS for this proxy.
+    Ours,
+    /// TLS for the application.
+    Theirs,
+    /// No TLS.
+    Clear,
+}
+
+/// A connection past TLS, ours or none.
+struct Begun {
+    opening: Opening,
+    tls: TlsStatus,
+    /// When the first of the two certificates ends.
+    not_after: Option<UnixTime>,
+}
+
+/// Serves one connection to its end. `drain` tells it to end as soon as nothing is under way.
+pub(crate) async fn serve(inbound: Arc<Inbound>, accepted: Accepted, drain: drain::Watch) {
+    let Some(target) = inbound.target(&accepted) else {
+        return accept::refuse(accepted, Direction::Inbound.label(), "it was not redirected to this proxy");
+    };
+    let session = inbound.sessions.accepted(Direction::Inbound, accepted.peer, target);
+    let opening = Opening::new(Stream::plain(accepted.io));
+    if let Some(begun) = inbound.begin(&session, opening).await {
+        inbound.proceed(session, begun, drain).await;
+    }
+}
+
+impl Inbound {
+    /// Where the application listens for this connection.
+    fn target(&self, accepted: &Accepted) -> Option<SocketAddr> {
+        let original = accepted.original_dst.map(SocketAddr::from);
+        original.filter(|target| !accept::is_loop(*target, accepted, self.listener)).or(self.config.forward)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { silence: self.config.timeouts.silence, detect: self.config.timeouts.detect }
+    }
+
+    /// Finds out whether the connection is TLS for us, and terminates it if so. None: it is over.
+    async fn begin(&self, session: &Session, mut opening: Opening) -> Option<Begun> {
+        let judge = |said: &[u8], _| first(said, self.store.identity());
+        let dial = || self.connector.dial_application(session.target());
+        let first = match opening.hear(judge, self.patience(), dial).await {
+            Heard::Words(first) => first,
+            Heard::Mumbling => mumbled(&opening.said),
+            Heard::ServerFirst => self.hold(session, &mut opening).await,
+            Heard::Nothing => return None,
+            Heard::Unreachable(error) => {
+                unreachable(session, &error);
+                opening.client.reset();
+                return None;
+            }
+        };
+        let why = match first {
+            First::Ours => return self.terminate(session, opening).await,
+            First::Theirs => Why::AppTls,
+            First::Clear => self.store.current().map_or_else(Why::from, |_| Why::NoProxyTls),
+        };
+        Some(Begun { opening, tls: TlsStatus::Plain(why), not_after: None })
+    }
+
+    /// The server spoke first. Its words must not go out in plaintext to a peer whose ClientHello is only late, so they
+    /// are held back: briefly, or as long as a handshake may take when the peer has lately done one.
+    async fn hold(&self, session: &Session, opening: &mut Opening) -> First {
+        if opening.answered.is_empty() {
+            // It ended without a word: there is nothing to hold back.
+            return First::Clear;
+        }
+        let known = self.known.contains(session.peer().ip());
+        let timeouts = &self.config.timeouts;
+        let usable = self.store.current().is_ok();
+        let hold = if known { timeouts.handshake } else { timeouts.hold };
+        if usable && opening.hear_late(hold).await {
+            let judge = |said: &[u8], _| first(said, self.store.identity());
+            let late = opening.hear(judge, self.patience(), || std::future::pending::<Result<Stream, ConnectError>>());
+            return match late.await {
+                Heard::Words(first) => first,
+                _ => mumbled(&opening.said),
+            };
+        }
+        if usable {
+            self.metrics.greeting_released(known);
+        }
+        First::Clear
+    }
+
+    /// Terminates TLS, or refuses it when there is nothing to do it with.
+    async fn terminate(&self, session: &Session, opening: Opening) -> Option<Begun> {
+        let Opening { client, said, server, answered } = opening;
+        let loaded = match self.store.current() {
+            Ok(loaded) => loaded,
+            Err(unusable) => {
+                self.refuse(session, client, said, unusable).await;
+                return None;
+            }
+        };
+        let (client, peer) = match self.handshake(&loaded, client, said).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, peer = %session.peer(), "an inbound handshake failed");
+                return None;
+            }
+        };
+        self.known.insert(session.peer().ip());
+        let own = &loaded.credentials;
+        let (client_id, not_after) = match peer {
+            ClientPeer::Verified { identity, not_after } => (PeerId::Verified(identity), not_after),
+            ClientPeer::Unauthenticated => (PeerId::Unauthenticated, own.not_after()),
+        };
+        let tls = TlsStatus::Mutual { client: client_id, server: PeerId::Verified(own.identity().clone()) };
+        let opening = Opening { client, said: BytesMut::new(), server, answered };
+        Some(Begun { opening, tls, not_after: Some(not_after.min(own.not_after())) })
+    }
+
+    async fn handshake(
+        &self,
+        loaded: &Loaded,
+        mut client: Stream,
+        said: BytesMut,
+    ) -> Result<(Stream, ClientPeer), HandshakeError> {
+        client.unread(said.freeze());
+        let started = Instant::now();
+        let result = match client.into_plain() {
+            Some(io) => timeout(self.config.timeouts.handshake, conduit_identity::accept(loaded, io))
+                .await
+                .unwrap_or_else(|_| Err(HandshakeError::timeout())),
+            None => Err(HandshakeError::timeout()),
+        };
+        let verdict = result.as_ref().map(|_| ()).map_err(HandshakeError::reason);
+        self.metrics.tls.handshake(Direction::Inbound, verdict, started.elapsed());
+        result.map(|(tls, peer)| (Stream::accepted(tls), peer))
+    }
+
+    /// Tells the peer at once that there is no TLS to be had, so that it falls back without delay. What it has sent is
+    /// read to the end: closing with unread bytes resets the connection, and a reset overtakes the alert.
+    async fn refuse(&self, session: &Session, mut client: Stream, said: BytesMut, unusable: Unusable) {
+        self.metrics.tls.refused(unusable);
+        tracing::debug!(peer = %session.peer(), reason = unusable.label(), "refusing TLS");
+        drop(said);
+        let goodbye = async {
+            client.write_all(conduit_identity::refuse_alert()).await?;
+            client.shutdown().await?;
+            tokio::io::copy(&mut client.take(DRAIN_BYTES), &mut tokio::io::sink()).await
+        };
+        // Whether it arrived is the peer's business: it falls back in any case.
+        drop(timeout(self.config.timeouts.handshake, goodbye).await);
+    }
+
+    /// Finds out what is spoken, and passes it on.
+    async fn proceed(&self, session: Session, mut begun: Begun, drain: drain::Watch) {
+        begun.opening.client.record(session.opened(begun.tls.clone()));
+        let version = match self.protocol(&session, &mut begun).await {
+            Heard::Words(Protocol::Http1) => Version::Http1,
+            Heard::Words(Protocol::Http2) => Version::Http2,
+            Heard::Words(_) | Heard::Mumbling | Heard::ServerFirst => return self.opaque(session, begun).await,
+            Heard::Nothing => return,
+            Heard::Unreachable(error) => {
+                unreachable(&session, &error);
+                return begun.opening.client.reset();
+            }
+        };
+        let peer = session.peer();
+        if let Err(error) = tied::serve(self, session, begun, version, drain).await {
+            if error.is_parse() {
+                self.metrics.malformed(Malformed::Http);
+            }
+            tracing::debug!(%error, %peer, "an inbound connection broke");
+        }
+    }
+
+    async fn protocol(&self, session: &Session, begun: &mut Begun) -> Heard<Protocol, ConnectError> {
+        let passes = matches!(begun.tls, TlsStatus::Plain(Why::AppTls));
+        if passes || self.is_opaque(session.target().port()) || !begun.opening.answered.is_empty() {
+            return Heard::Words(Protocol::Opaque);
+        }
+        begun.opening.hear(known_protocol, self.patience(), || self.connector.dial_application(session.target())).await
+    }
+
+    fn is_opaque(&self, port: u16) -> bool {
+        let ports: &BTreeSet<u16> = &self.config.inbound_opaque_ports;
+        ports.contains(&port)
+    }
+
+    async fn opaque(&self, session: Session, begun: Begun) {
+        let (client, server) = begun.opening.into_streams();
+        match self.application(&session, server).await {
+            Some(server) => self.copy(&session, client, server, begun.not_after).await,
+            None => client.reset(),
+        }
+    }
+
+    /// The connection to the application, dialled unless it was. None: it refuses, and so must we.
+    async fn application(&self, session: &Session, dialled: Option<Stream>) -> Option<Stream> {
+        if dialled.is_some() {
+            return dialled;
+        }
+        let dialled = self.connector.dial_application(session.target()).await;
+        dialled.inspect_err(|error| unreachable(session, error)).ok()
+    }
+
+    /// Copies to the end. Streams are not cut when a certificate expires meanwhile, but counted.
+    async fn copy(&self, session: &Session, client: Stream, server: Stream, not_after: Option<UnixTime>) {
+        let mut copy = std::pin::pin!(tcp::copy(client, server));
+        let ended = tokio::select! {
+            ended = copy.as_mut() => ended,
+            () = expiry::reached(self.clock.clone(), not_after) => {
+                self.metrics.tls.outlived();
+                copy.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, peer = %session.peer(), "an inbound stream broke");
+        }
+    }
+}
+
+fn first(said: &[u8], own: Option<&Identity>) -> Option<First> {
+    match detect::client_hello(said) {
+        ClientHello::NeedMore => None,
+        ClientHello::Not => Some(First::Clear),
+        ClientHello::For(Some(name)) if own.is_some_and(|own| own.as_str() == name) => Some(First::Ours),
+        ClientHello::For(_) => Some(First::Theirs),
+    }
+}
+
+/// A ClientHello that never became whole is the application's to judge.
+fn mumbled(said: &[u8]) -> First {
+    if said.is_empty() { First::Clear } else { First::Theirs }
+}
+
+fn known_protocol(said: &[u8], seen: usize) -> Option<Protocol> {
+    Some(detect::protocol(said, seen)).filter(|protocol| *protocol != Protocol::NeedMore)
+}
+
+fn unreachable(session: &Session, error: &ConnectError) {
+    tracing::debug!(%error, target = %session.target(), "the application cannot be reached");
+}

@@ -1,0 +1,146 @@
+//! Where a connection or a request goes: to an endpoint that the destination service told, or else to where the
+//! application sent it. What plain Kubernetes would have delivered is never refused for want of discovery.
+
+use std::{net::SocketAddr, time::Duration};
+
+use conduit_net::OriginalDst;
+use tokio::time::{Instant, timeout};
+
+use super::{Connection, Outbound};
+use crate::{
+    balance::{self, Picked},
+    connect::{ConnectError, Connected, Remote},
+    discover::{Endpoints, Resolution, Target},
+    metrics::Labels,
+    session::Why,
+};
+
+/// Endpoints tried for one request or connection, when the first ones refuse TCP.
+const MAX_TRIES: usize = 3;
+
+/// For a name that only DNS knows.
+const DNS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// HTTP's port when an authority names none.
+const DEFAULT_PORT: u16 = 80;
+
+/// What is known about where something goes.
+pub(super) struct Route {
+    resolution: Resolution,
+    /// Where to go when nothing better is known.
+    fallback: Option<SocketAddr>,
+    tried: Vec<SocketAddr>,
+}
+
+/// A connection, and what it leads to.
+pub(super) struct Opened {
+    pub(super) remote: Remote,
+    pub(super) connected: Connected,
+}
+
+impl Route {
+    /// Whether a connection that did not open leaves something else to try.
+    pub(super) fn failed(&mut self, remote: &Remote, draw: u64) -> bool {
+        if let Remote::Endpoint(endpoint) = remote {
+            endpoint.load.connect_failed(Instant::now(), draw);
+        }
+        self.tried.push(remote.addr());
+        self.tried.len() < MAX_TRIES
+    }
+
+    /// The next place to try.
+    pub(super) fn choose(&self, draw: u64) -> Option<Remote> {
+        let address = |why, labels: &Labels| {
+            let addr = self.fallback.filter(|addr| !self.tried.contains(addr))?;
+            Some(Remote::Address { addr, labels: labels.clone(), why })
+        };
+        match &self.resolution {
+            Resolution::Pending => address(Why::NoDiscovery, &Labels::default()),
+            Resolution::Unknown => address(Why::NoIdentity, &Labels::default()),
+            Resolution::Known(endpoints) => match self.choose_endpoint(endpoints, draw) {
+                Some(remote) => Some(remote),
+                // Endpoints that the service would tell anew are no reason to fail; those it stands by are.
+                None if endpoints.list.is_empty() || endpoints.doubted => {
+                    address(Why::NoIdentity, &endpoints.labels)
+                }
+                None => None,
+            },
+        }
+    }
+
+    fn choose_endpoint(&self, endpoints: &Endpoints, draw: u64) -> Option<Remote> {
+        // The client of a headless Service chose its pod itself.
+        if let Some(chosen) = self.fallback.and_then(|original| endpoints.at(original)) {
+            return (!self.tried.contains(&chosen.addr)).then(|| Remote::Endpoint(chosen.clone()));
+        }
+        let now = Instant::now();
+        if self.tried.is_empty() {
+            return match balance::pick(&endpoints.list, |endpoint| &*endpoint.load, now, draw) {
+                Picked::Available(index) | Picked::AllFailing(index) => {
+                    endpoints.list.get(index).cloned().map(Remote::Endpoint)
+                }
+                Picked::Nothing => None,
+            };
+        }
+        let untried: Vec<_> = endpoints.list.iter().filter(|endpoint| !self.tried.contains(&endpoint.addr)).collect();
+        match balance::pick(&untried, |endpoint| &*endpoint.load, now, draw) {
+            Picked::Available(index) | Picked::AllFailing(index) => {
+                untried.get(index).map(|endpoint| Remote::Endpoint((*endpoint).clone()))
+            }
+            Picked::Nothing => None,
+        }
+    }
+}
+
+impl Outbound {
+    /// What is known about where a request for `authority` goes, after a short wait for the destination service when it
+    /// is asked for the first time.
+    pub(super) async fn route(&self, connection: &Connection, authority: &str) -> Route {
+        let original = connection.original;
+        let target = Target::of_request(Some(authority), &self.config.pod_namespace, original.map(OriginalDst));
+        let resolution = match &target {
+            Some(target) => {
+                let resolution = self.discover.resolve(target, self.config.timeouts.discovery).await;
+                let known = resolution.borrow();
+                known.clone()
+            }
+            None => Resolution::Unknown,
+        };
+        let fallback = match (original, &resolution) {
+            (Some(original), _) => Some(original),
+            (None, Resolution::Known(_)) => None,
+            (None, _) => self.look_up(authority).await,
+        };
+        Route { resolution, fallback, tried: Vec::new() }
+    }
+
+    /// Opens a connection for opaque bytes that were going to `original`.
+    pub(super) async fn open_original(
+        &self,
+        connection: &Connection,
+        original: SocketAddr,
+    ) -> Result<Opened, ConnectError> {
+        let mut route = self.route(connection, "").await;
+        let mut last = ConnectError::Refused;
+        while let Some(remote) = route.choose(self.draw()) {
+            let security = self.connector.security(&remote, connection.session.peer().ip());
+            match self.connector.open(&remote, &security).await {
+                Ok(connected) => return Ok(Opened { remote, connected }),
+                Err(error) => last = error,
+            }
+            if !route.failed(&remote, self.draw()) {
+                break;
+            }
+        }
+        tracing::debug!(%original, error = %last, "no endpoint can be reached");
+        Err(last)
+    }
+
+    /// Where DNS says that `authority` is: for clients that use the proxy as an HTTP proxy.
+    async fn look_up(&self, authority: &str) -> Option<SocketAddr> {
+        let authority: http::uri::Authority = authority.parse().ok()?;
+        let found = timeout(DNS_TIMEOUT, self.net.resolve(authority.host())).await.ok()?.ok()?;
+        let ip = found.addrs.first()?;
+        Some(SocketAddr::new(*ip, authority.port_u16().unwrap_or(DEFAULT_PORT)))
+    }
+}

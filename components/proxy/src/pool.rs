@@ -1,0 +1,224 @@
+//! Upstream connections kept for the next request.
+//!
+//! A connection belongs to the downstream connection it was opened for ([`Lanes`]) and ends with it, as it would without
+//! a proxy: what the application at either end believes about its connections stays true. Only when an HTTP/1 client
+//! leaves, its upstream connection is offered to others ([`Pool`]), and only for a moment: a server that is about to
+//! close an idle connection must not meet a new client's first request, which could not be sent again.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use conduit_identity::{Clock, UnixTime};
+use hyper::client::conn;
+use indexmap::{Equivalent, IndexMap};
+use parking_lot::Mutex;
+use tokio::{sync::OnceCell, time::Instant};
+
+use crate::{connect::Security, http::body::Upload, session::TlsStatus};
+
+/// How long a connection without an owner is kept. Shorter than any server's patience with idle connections.
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// Connections without an owner, over all endpoints.
+const SHARED_MAX: usize = 4_096;
+
+/// Upstream connections of one downstream connection: as many as it has endpoints to balance over.
+const LANES_MAX: usize = 16;
+
+/// What may share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The endpoint.
+    pub(crate) addr: SocketAddr,
+    /// Plaintext and TLS never mix, nor do two names at one address.
+    pub(crate) security: Security,
+    /// What requests name as their host; connections without one are not shared.
+    pub(crate) authority: Box<str>,
+}
+
+/// A key that is only looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct KeyRef<'a> {
+    pub(crate) addr: SocketAddr,
+    pub(crate) security: &'a Security,
+    pub(crate) authority: &'a str,
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.addr == key.addr && self.security == &key.security && self.authority == &*key.authority
+    }
+}
+
+impl KeyRef<'_> {
+    /// A key to keep.
+    pub(crate) fn to_key(self) -> Key {
+        Key { addr: self.addr, security: self.security.clone(), authority: self.authority.into() }
+    }
+}
+
+/// An open HTTP/1 connection on which nothing is under way.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    pub(crate) sender: conn::http1::SendRequest<Upload>,
+    pub(crate) tls: Arc<TlsStatus>,
+    pub(crate) not_after: Option<UnixTime>,
+}
+
+/// An open HTTP/2 connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) sender: conn::http2::SendRequest<Upload>,
+    pub(crate) tls: Arc<TlsStatus>,
+    pub(crate) not_after: Option<UnixTime>,
+}
+
+/// HTTP/1 connections whose downstream connection has ended. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    idle: Mutex<IndexMap<Key, Vec<(Idle, Instant)>, foldhash::fast::FixedState>>,
+    per_endpoint: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl Pool {
+    /// An empty pool that keeps at most `per_endpoint` connections to each.
+    pub(crate) fn new(per_endpoint: usize, clock: Arc<dyn Clock>) -> Self {
+        Self { inner: Arc::new(Inner { idle: Mutex::default(), per_endpoint, clock }) }
+    }
+
+    fn take(&self, key: KeyRef<'_>) -> Option<Idle> {
+        let mut idle = self.inner.idle.lock();
+        let waiting = idle.get_mut(&key)?;
+        let now = Instant::now();
+        while let Some((idle, since)) = waiting.pop() {
+            if now.duration_since(since) < SHARED_FOR && self.is_usable(&idle) {
+                return Some(idle);
+            }
+        }
+        None
+    }
+
+    fn offer(&self, key: Key, offered: Idle) {
+        if !self.is_usable(&offered) || key.authority.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut idle = self.inner.idle.lock();
+        if idle.len() >= SHARED_MAX {
+            return;
+        }
+        let waiting = idle.entry(key).or_default();
+        waiting.retain(|(_, since)| now.duration_since(*since) < SHARED_FOR);
+        if waiting.len() < self.inner.per_endpoint {
+            waiting.push((offered, now));
+        }
+    }
+
+    fn is_usable(&self, idle: &Idle) -> bool {
+        idle.sender.is_ready() && self.is_current(idle.not_after)
+    }
+
+    fn is_current(&self, not_after: Option<UnixTime>) -> bool {
+        not_after.is_none_or(|not_after| self.inner.clock.now() < not_after)
+    }
+
+    /// Closes what nobody took in time. Never returns.
+    pub(crate) async fn sweep(self) {
+        let mut ticks = tokio::time::interval(SHARED_FOR);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut idle = self.inner.idle.lock();
+            if idle.is_empty() {
+                continue;
+            }
+            let now = Instant::now();
+            idle.retain(|_, waiting| {
+                waiting.retain(|(_, since)| now.duration_since(*since) < SHARED_FOR);
+                !waiting.is_empty()
+            });
+        }
+    }
+}
+
+/// The upstream connections of one downstream connection.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    pool: Pool,
+    idle_for: Duration,
+    http1: Mutex<Vec<(Key, Idle, Instant)>>,
+    http2: Mutex<Vec<(Key, Arc<OnceCell<Shared>>)>>,
+}
+
+impl Lanes {
+    /// No connections yet. One that is idle for `idle_for` is not used again.
+    pub(crate) fn new(pool: Pool, idle_for: Duration) -> Self {
+        Self { pool, idle_for, http1: Mutex::default(), http2: Mutex::default() }
+    }
+
+    /// An idle HTTP/1 connection.
+    pub(crate) fn take(&self, key: KeyRef<'_>) -> Option<Idle> {
+        self.take_own(key).or_else(|| self.pool.take(key))
+    }
+
+    fn take_own(&self, key: KeyRef<'_>) -> Option<Idle> {
+        let mut own = self.http1.lock();
+        while let Some(index) = own.iter().rposition(|(own, ..)| key.equivalent(own)) {
+            let (_, idle, since) = own.swap_remove(index);
+            if since.elapsed() < self.idle_for && self.pool.is_usable(&idle) {
+                return Some(idle);
+            }
+        }
+        None
+    }
+
+    /// Keeps an HTTP/1 connection on which nothing is under way any more.
+    pub(crate) fn put(&self, key: Key, idle: Idle) {
+        if idle.sender.is_closed() || key.authority.is_empty() {
+            return;
+        }
+        let mut own = self.http1.lock();
+        if own.len() >= LANES_MAX {
+            own.remove(0);
+        }
+        own.push((key, idle, Instant::now()));
+    }
+
+    /// The place of the one HTTP/2 connection, which several requests may want to open at once. One that fell back is
+    /// not found again: it is not what its key says.
+    pub(crate) fn shared(&self, key: KeyRef<'_>) -> Arc<OnceCell<Shared>> {
+        let mut lanes = self.http2.lock();
+        let is_as_asked = |key: &Key, shared: &Shared| Security::of(&shared.tls) == key.security;
+        lanes.retain(|(key, cell)| {
+            cell.get().is_none_or(|shared| self.is_open(shared) && is_as_asked(key, shared))
+        });
+        if let Some((_, cell)) = lanes.iter().find(|(own, _)| key.equivalent(own)) {
+            return cell.clone();
+        }
+        if lanes.len() >= LANES_MAX {
+            lanes.remove(0);
+        }
+        let cell = Arc::default();
+        lanes.push((key.to_key(), Arc::clone(&cell)));
+        cell
+    }
+
+    fn is_open(&self, shared: &Shared) -> bool {
+        !shared.sender.is_closed() && self.pool.is_current(shared.not_after)
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        for (key, idle, since) in self.http1.get_mut().drain(..) {
+            if since.elapsed() < SHARED_FOR {
+                self.pool.offer(key, idle);
+            }
+        }
+    }
+}

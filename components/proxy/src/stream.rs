@@ -1,0 +1,228 @@
+//! [`Stream`]: one connection, in the clear or within TLS, accepted or opened, with its record.
+
+use std::{
+    io,
+    io::IoSlice,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use conduit_net::{Io, Prefixed};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{client, server};
+
+use crate::session::Transport;
+
+/// A connection. What was read of it to find out what it carries can be put back with [`Stream::unread`].
+pub(crate) struct Stream {
+    unread: Bytes,
+    /// None only while it is being dropped.
+    carrier: Option<Carrier>,
+    /// None until the connection's status is known.
+    transport: Option<Transport>,
+    resetter: Option<Resetter>,
+}
+
+/// What carries the bytes. TLS is boxed: its kilobyte would sit in every plaintext connection otherwise.
+enum Carrier {
+    Plain(Io),
+    Opened(Box<client::TlsStream<Io>>),
+    Accepted(Box<server::TlsStream<Prefixed<Io>>>),
+}
+
+/// Decides, from outside of whatever owns a [`Stream`], that it ends with a reset.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Resetter(Arc<AtomicBool>);
+
+impl Resetter {
+    /// When the stream is dropped, its peer sees a reset instead of an orderly end.
+    pub(crate) fn arm(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl Stream {
+    /// A connection in the clear.
+    pub(crate) fn plain(io: Io) -> Self {
+        Self::new(Carrier::Plain(io))
+    }
+
+    /// A TLS connection that we opened.
+    pub(crate) fn opened(tls: client::TlsStream<Io>) -> Self {
+        Self::new(Carrier::Opened(Box::new(tls)))
+    }
+
+    /// A TLS connection that we accepted.
+    pub(crate) fn accepted(tls: server::TlsStream<Prefixed<Io>>) -> Self {
+        Self::new(Carrier::Accepted(Box::new(tls)))
+    }
+
+    fn new(carrier: Carrier) -> Self {
+        Self { unread: Bytes::new(), carrier: Some(carrier), transport: None, resetter: None }
+    }
+
+    /// Puts `bytes` back in front of what is still to be read.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        debug_assert!(self.unread.is_empty(), "bytes are put back once");
+        self.unread = bytes;
+    }
+
+    /// Records what crosses from here on to `transport`.
+    pub(crate) fn record(&mut self, transport: Transport) {
+        self.transport = Some(transport);
+    }
+
+    /// The switch that makes this stream end with a reset.
+    pub(crate) fn resetter(&mut self) -> Resetter {
+        self.resetter.get_or_insert_default().clone()
+    }
+
+    /// Ends with a reset now.
+    pub(crate) fn reset(mut self) {
+        self.resetter().arm();
+    }
+
+    /// The connection itself, if it is in the clear, with what was put back.
+    pub(crate) fn into_plain(mut self) -> Option<Prefixed<Io>> {
+        match self.carrier.take() {
+            Some(Carrier::Plain(io)) => Some(Prefixed::new(std::mem::take(&mut self.unread), io)),
+            other => {
+                self.carrier = other;
+                None
+            }
+        }
+    }
+
+    fn is_to_be_reset(&self) -> bool {
+        self.resetter.as_ref().is_some_and(|resetter| resetter.0.load(Relaxed))
+    }
+
+    fn fail<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let (Err(error), Some(transport)) = (&result, &mut self.transport) {
+            transport.failed(error);
+        }
+        result
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.is_to_be_reset()
+            && let Some(carrier) = self.carrier.take()
+        {
+            carrier.into_io().reset();
+        }
+    }
+}
+
+impl Carrier {
+    fn into_io(self) -> Io {
+        match self {
+            Self::Plain(io) => io,
+            Self::Opened(tls) => tls.into_inner().0,
+            Self::Accepted(tls) => tls.into_inner().0.into_parts().1,
+        }
+    }
+}
+
+macro_rules! carrier {
+    ($self:ident, $io:ident => $call:expr) => {
+        match &mut $self.carrier {
+            Some(Carrier::Plain($io)) => $call,
+            Some(Carrier::Opened($io)) => $call,
+            Some(Carrier::Accepted($io)) => $call,
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let result = if this.unread.is_empty() {
+            ready!(carrier!(this, io => Pin::new(io).poll_read(cx, buf)))
+        } else {
+            let n = this.unread.len().min(buf.remaining());
+            buf.put_slice(&this.unread[..n]);
+            this.unread.advance(n);
+            if this.unread.is_empty() {
+                // Frees the buffer now: idle connections are many.
+                this.unread = Bytes::new();
+            }
+            Ok(())
+        };
+        if let (Ok(()), Some(transport)) = (&result, &this.transport) {
+            transport.read(buf.filled().len() - before);
+        }
+        Poll::Ready(this.fail(result))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let result = ready!(carrier!(this, io => Pin::new(io).poll_write(cx, buf)));
+        Poll::Ready(this.wrote(result))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let result = ready!(carrier!(this, io => Pin::new(io).poll_write_vectored(cx, bufs)));
+        Poll::Ready(this.wrote(result))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.carrier {
+            Some(Carrier::Plain(io)) => io.is_write_vectored(),
+            Some(Carrier::Opened(tls)) => tls.is_write_vectored(),
+            Some(Carrier::Accepted(tls)) => tls.is_write_vectored(),
+            None => false,
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let result = ready!(carrier!(this, io => Pin::new(io).poll_flush(cx)));
+        Poll::Ready(this.fail(result))
+    }
+
+    /// Ends our direction; within TLS with a `close_notify`, so that the peer can tell an end from a cut. A stream that
+    /// is to be reset is not ended in order first.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.is_to_be_reset() {
+            return Poll::Ready(Ok(()));
+        }
+        carrier!(this, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+impl Stream {
+    fn wrote(&mut self, result: io::Result<usize>) -> io::Result<usize> {
+        if let (Ok(n), Some(transport)) = (&result, &self.transport) {
+            transport.wrote(*n);
+        }
+        self.fail(result)
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let carrier = match &self.carrier {
+            Some(Carrier::Plain(_)) => "plain",
+            Some(Carrier::Opened(_) | Carrier::Accepted(_)) => "tls",
+            None => "closed",
+        };
+        write!(f, "Stream({carrier})")
+    }
+}
