@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::{
     list,
     object::{Key, Object, json_bytes},
     patch::PatchKind,
-    watch,
+    review, watch,
     write::{DeleteOptions, Deleted, Propagation, WriteOptions},
 };
 
@@ -60,10 +60,32 @@ where
         Route::Objects(call) => objects(&shared, call, received).await,
         Route::Other(path) => {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
-            let answer = discovery::answer(&shared, &path);
-            Ok(answer
-                .map_or_else(|failure| refusal(&failure), |value| json(StatusCode::OK, json_bytes(&value))))
+            Ok(other(&shared, &parts.method, &path, &received).unwrap_or_else(|failure| refusal(&failure)))
         }
+    }
+}
+
+/// What is asked without naming an object.
+fn other(
+    shared: &Shared,
+    method: &Method,
+    path: &[&str],
+    received: &Received,
+) -> Result<Response<Body>, Failure> {
+    if let Some((review, namespace)) = discovery::review(path) {
+        if method != Method::POST {
+            return Err(Failure::method_not_allowed());
+        }
+        let answer = shared.reviews.answer(review.kind, namespace, parse(&received.body)?)?;
+        return Ok(json(StatusCode::CREATED, json_bytes(&answer)));
+    }
+    let answer = discovery::answer(shared, path)?;
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Failure::method_not_allowed());
+    }
+    match answer {
+        Value::String(text) => Ok(response(StatusCode::OK, "text/plain; charset=utf-8", Body::from(text))),
+        document => Ok(json(StatusCode::OK, json_bytes(&document))),
     }
 }
 
@@ -132,6 +154,8 @@ fn check_subresource(call: &Call) -> Result<(), Failure> {
         "" => true,
         "status" => call.resource.status && matches!(call.verb, Verb::Get | Verb::Update | Verb::Patch),
         "finalize" => call.resource.kind == "Namespace" && call.verb == Verb::Update,
+        "token" => call.resource.kind == "ServiceAccount" && call.verb == Verb::Create,
+        "eviction" | "binding" => call.resource.kind == "Pod" && call.verb == Verb::Create,
         _ => false,
     };
     if known { Ok(()) } else { Err(Failure::no_such_path()) }
@@ -139,11 +163,52 @@ fn check_subresource(call: &Call) -> Result<(), Failure> {
 
 fn create(shared: &Shared, call: &Call, received: &Received) -> Result<Response<Body>, Failure> {
     let value = parse(&received.body)?;
+    if !call.subresource.is_empty() {
+        return create_on(shared, call, &value, received);
+    }
     let options = write_options(call, received)?;
     let mut state = shared.state.lock();
     let object = state.writer(shared).create(call.resource, &call.namespace, value, &options)?;
     drop(state);
     Ok(json(StatusCode::CREATED, object.json()))
+}
+
+/// What is done to an object by creating something on it.
+fn create_on(
+    shared: &Shared,
+    call: &Call,
+    value: &Value,
+    received: &Received,
+) -> Result<Response<Body>, Failure> {
+    let key = Key::new(&call.namespace, &call.name);
+    let mut options = write_options(call, received)?;
+    let mut state = shared.state.lock();
+    let Some(object) = state.store.get(call.resource, &key).cloned() else {
+        return Err(Failure::not_found(&call.resource, &call.name));
+    };
+    let mut writer = state.writer(shared);
+    match call.subresource.as_str() {
+        "token" => {
+            drop(state);
+            let answer = review::issue_token(shared, &object, value.clone())?;
+            return Ok(json(StatusCode::CREATED, json_bytes(&answer)));
+        }
+        "binding" => {
+            let mut bound = object.value.clone();
+            bound["spec"]["nodeName"] = value["target"]["name"].clone();
+            options.subresource.clear();
+            writer.replace(call.resource, &key, &object, bound, &options)?;
+        }
+        _ => {
+            let grace_seconds = value["deleteOptions"]["gracePeriodSeconds"].as_u64();
+            writer.delete(call.resource, &key, &DeleteOptions { grace_seconds, ..Default::default() })?;
+        }
+    }
+    Ok(json(StatusCode::CREATED, json_bytes(&success())))
+}
+
+fn success() -> Value {
+    serde_json::json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 })
 }
 
 fn update(shared: &Shared, call: &Call, key: &Key, received: &Received) -> Result<Response<Body>, Failure> {

@@ -95,6 +95,19 @@ pub(crate) static REVIEWS: &[Review] = &[
     },
 ];
 
+/// The review a path is for, and its namespace.
+pub(crate) fn review<'a>(path: &[&'a str]) -> Option<(&'static Review, &'a str)> {
+    let (group, namespace, plural) = match path {
+        ["apis", group, "v1", plural] => (*group, "", *plural),
+        ["apis", group, "v1", "namespaces", namespace, plural] => (*group, *namespace, *plural),
+        _ => return None,
+    };
+    let found = REVIEWS.iter().find(|review| {
+        review.group == group && review.plural == plural && review.namespaced != namespace.is_empty()
+    });
+    found.map(|review| (review, namespace))
+}
+
 fn resources(served: &Served, group: &str, version: &str) -> Result<Value, Failure> {
     let of_kinds = served
         .iter()

@@ -11,7 +11,10 @@
 //! - `ownership.rs`, `fields.rs`, `schema.rs`: who owns which field, and server-side apply
 //! - `gc.rs`: what a deletion leads to
 //! - `store.rs`, `object.rs`: versions, history, indexes
+//! - `endpoints.rs`, `member.rs`: the controllers that make Endpoints and EndpointSlices
+//! - `kubelet.rs`: a pod's projected volume as files
 //! - `fixtures.rs`: objects for tests and the demo
+//! - `review.rs`: whose a token is, and who may do what
 //! - `resources.rs`: the table of kinds; `discovery.rs` tells of it; `failure.rs`: errors as `Status` objects
 //!
 //! Invariants: one lock guards all state and is never held across an await; a request either happened wholly or not at
@@ -35,16 +38,20 @@ mod api;
 mod base64;
 mod call;
 mod discovery;
+mod endpoints;
 mod failure;
 pub mod faults;
 mod fields;
 pub mod fixtures;
 mod gc;
+pub mod kubelet;
 mod list;
+mod member;
 mod object;
 mod ownership;
 mod patch;
 mod resources;
+mod review;
 mod schema;
 mod select;
 mod serve;
@@ -55,6 +62,7 @@ mod write;
 
 pub use call::Verb;
 pub use faults::Faults;
+pub use review::{Access, Reviews, User};
 pub use serve::Serving;
 
 /// The time since 1970, from whoever decides what time it is.
@@ -141,6 +149,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) served: resources::Served,
     pub(crate) faults: Faults,
+    pub(crate) reviews: Reviews,
     pub(crate) state: Mutex<State>,
 }
 
@@ -177,7 +186,13 @@ impl Cluster {
             addresses: admit::Addresses::new(config.service_network),
         };
         let served = resources::Served::new(config.slices);
-        let shared = Shared { served, faults: Faults::new(), state: Mutex::new(state), config };
+        let shared = Shared {
+            served,
+            faults: Faults::new(),
+            reviews: Reviews::default(),
+            state: Mutex::new(state),
+            config,
+        };
         if let Some(namespaces) = shared.served.kind("", "Namespace") {
             let mut state = shared.state.lock();
             for name in FIRST_NAMESPACES {
@@ -219,6 +234,22 @@ impl Cluster {
     /// The script of faults.
     pub fn faults(&self) -> &Faults {
         &self.0.faults
+    }
+
+    /// The answers to token and access reviews.
+    pub fn reviews(&self) -> &Reviews {
+        &self.0.reviews
+    }
+
+    /// Keeps Endpoints and EndpointSlices in step with Services and pods until the drain begins. One of these per
+    /// cluster; without it nobody writes endpoints.
+    pub async fn run_controllers(&self, drain: drain::Watch) {
+        endpoints::run(self.0.clone(), drain).await;
+    }
+
+    /// Brings every Service's endpoints up to date at once, for those who do not run the controllers.
+    pub fn reconcile_endpoints(&self) {
+        endpoints::reconcile_now(&self.0);
     }
 
     /// Deletes objects whose owners are gone or never existed, as a real cluster's collector does within seconds, and
