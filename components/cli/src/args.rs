@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{completion, version};
+use crate::{completion, get, inject, stat, uninject, version};
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
 #[derive(Debug, Parser)]
@@ -50,6 +50,10 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "each is described by its Args")]
 pub enum Command {
+    Inject(inject::Args),
+    Uninject(uninject::Args),
+    Stat(stat::Args),
+    Get(get::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -61,6 +65,10 @@ impl Command {
     /// What the user must read; the process then ends with code 1.
     pub async fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Inject(args) => inject::run(args, global).await,
+            Self::Uninject(args) => uninject::run(args, global).await,
+            Self::Stat(args) => stat::run(args, global).await,
+            Self::Get(args) => get::run(args, global).await,
             Self::Completion(args) => completion::run(args, global).await,
             Self::Version(args) => version::run(args, global).await,
         }

@@ -1,0 +1,254 @@
+//! Manifests of the shapes that people write: each is injected, checked against an oracle that knows nothing of text,
+//! injected again, changed to other flags, and taken back to its original bytes.
+
+use std::{fs, path::PathBuf};
+
+use clap::Parser;
+use conduit_cli::{
+    args::{Cli, Command},
+    inject::{Options, document, stream},
+    input::Input,
+    yaml::{split, value},
+};
+use serde_json::{Map, Value};
+
+/// Flags that differ in what they add.
+const FLAGS: [&[&str]; 4] = [
+    &["--tls=optional"],
+    &["--tls=disabled", "-v", "9.9"],
+    &["--tls=optional", "--native-sidecar", "--skip-outbound-ports", "25,3306"],
+    &["--tls=optional", "-c", "mesh", "--trust-domain", "example.org", "-n", "shop"],
+];
+
+fn options(flags: &[&str]) -> Options {
+    let args = ["conduit", "inject", "-"].iter().chain(flags);
+    let cli = Cli::try_parse_from(args).expect("the flags are sound");
+    let Command::Inject(args) = cli.command else { panic!("not inject") };
+    args.options(&cli.global).expect("the flags agree")
+}
+
+fn manifests() -> Vec<Input> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
+    let mut paths: Vec<_> =
+        fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    let name = |path: &PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
+    paths
+        .iter()
+        .map(|path| Input { name: name(path), text: fs::read_to_string(path).expect("readable") })
+        .collect()
+}
+
+fn inject(input: &Input, options: &Options) -> stream::Output {
+    stream::transform(std::slice::from_ref(input), |text| document::inject(text, options))
+        .expect("well-formed")
+}
+
+fn uninject(text: &str) -> String {
+    let input = Input { name: "injected".into(), text: text.to_owned() };
+    stream::transform(&[input], document::uninject).expect("well-formed").text
+}
+
+fn values(text: &str) -> Vec<Value> {
+    split::split(text).iter().map(|document| value::parse(document.text).expect("well-formed")).collect()
+}
+
+#[test]
+fn at_least_fifty_shapes_are_tried() {
+    assert!(manifests().len() >= 50);
+}
+
+#[test]
+fn the_original_bytes_come_back() {
+    for input in manifests().iter().filter(|input| !input.name.contains("v050")) {
+        for flags in FLAGS {
+            let injected = inject(input, &options(flags)).text;
+            assert_eq!(uninject(&injected), input.text, "{} {flags:?}\n{injected}", input.name);
+        }
+    }
+}
+
+#[test]
+fn injecting_again_changes_nothing_and_other_flags_update() {
+    for input in manifests() {
+        for flags in FLAGS {
+            let injected = inject(&input, &options(flags)).text;
+            for other in FLAGS {
+                let again = Input { name: input.name.clone(), text: injected.clone() };
+                let updated = inject(&again, &options(other)).text;
+                assert_eq!(
+                    updated,
+                    inject(&input, &options(other)).text,
+                    "{} {flags:?} {other:?}",
+                    input.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_additions_differs() {
+    for input in manifests().iter().filter(|input| !input.name.contains("v050")) {
+        for flags in FLAGS {
+            let injected = inject(input, &options(flags)).text;
+            let bare: Vec<Value> = values(&injected).into_iter().map(without_additions).collect();
+            let original: Vec<Value> = values(&input.text).into_iter().map(without_voids).collect();
+            assert_eq!(bare, original, "{} {flags:?}\n{injected}", input.name);
+        }
+    }
+}
+
+#[test]
+fn text_is_only_added_to_unless_it_says_otherwise() {
+    for input in manifests().iter().filter(|input| !input.name.contains("v050")) {
+        let output = inject(input, &options(FLAGS[0]));
+        let anew = output.report.iter().any(|line| line.contains("written anew"));
+        let replaced = output.text.contains("conduit.io/replaced");
+        if !anew && !replaced {
+            assert!(is_subsequence(&input.text, &output.text), "{}\n{}", input.name, output.text);
+        }
+    }
+}
+
+#[test]
+fn reports_say_what_was_done_and_why_not() {
+    let report: Vec<String> = manifests()
+        .iter()
+        .map(|input| format!("{}\n  {}", input.name, inject(input, &options(FLAGS[0])).report.join("\n  ")))
+        .collect();
+    insta::assert_snapshot!(report.join("\n"));
+}
+
+#[test]
+fn injected_manifests_look_like_their_surroundings() {
+    let shown = ["01-", "02-", "03-", "04-", "10-", "13-", "16-", "23-", "29-", "32-", "46-", "47-", "54-"];
+    for input in manifests().iter().filter(|input| shown.iter().any(|prefix| input.name.starts_with(prefix)))
+    {
+        insta::assert_snapshot!(input.name.as_str(), inject(input, &options(FLAGS[0])).text);
+    }
+}
+
+#[test]
+fn every_flag_reaches_the_manifest() {
+    let flags = [
+        "--tls=optional",
+        "-c",
+        "mesh",
+        "--trust-domain",
+        "example.org",
+        "-v",
+        "1.2.3",
+        "--registry",
+        "r.io/m",
+        "--image-pull-policy",
+        "Always",
+        "--proxy-uid",
+        "77",
+        "--proxy-log-level",
+        "debug",
+        "--proxy-bind-timeout",
+        "5s",
+        "--api-port",
+        "1",
+        "--control-port",
+        "2",
+        "--metrics-port",
+        "3",
+        "--inbound-port",
+        "4",
+        "--outbound-port",
+        "5",
+        "--skip-inbound-ports",
+        "25,26",
+        "--skip-outbound-ports",
+        "3306",
+        "--proxy-cpu-request",
+        "1",
+        "--proxy-memory-request",
+        "1Gi",
+        "--native-sidecar",
+    ];
+    let input = manifests().into_iter().find(|input| input.name.starts_with("01-")).expect("it is there");
+    insta::assert_snapshot!(inject(&input, &options(&flags)).text);
+}
+
+#[test]
+fn malformed_documents_are_told_with_file_number_and_line() {
+    let input = |name: &str, text: &str| Input { name: name.into(), text: text.into() };
+    let inputs = [
+        input("good.yml", "a: 1\n---\nb: 2\n"),
+        input(
+            "bad.yml",
+            "# head\n---\na: 1\n---\n# x\n---\nkind: Pod\nmetadata:\n  name: x\n name: y\n---\na: 1\na: 2\n",
+        ),
+        input("chart.yml", "apiVersion: v1\nkind: {{ .Values.kind }}\n"),
+        input("bad.json", "{\"a\": 1,\n \"b\": }\n"),
+    ];
+    let error = stream::transform(&inputs, document::uninject).expect_err("malformed");
+    insta::assert_snapshot!(error);
+}
+
+#[test]
+fn files_are_set_apart_when_there_are_several() {
+    let input = |text: &str| Input { name: "x".into(), text: text.into() };
+    let inputs = [input("{\"a\": 1}"), input(""), input("b: 1"), input("---\nc: 1\n")];
+    let output = stream::transform(&inputs, document::uninject).expect("well-formed").text;
+    assert_eq!(output, "---\n{\"a\": 1}\n---\nb: 1\n---\nc: 1\n");
+}
+
+fn is_subsequence(part: &str, whole: &str) -> bool {
+    let mut rest = whole.chars();
+    part.chars().all(|wanted| rest.any(|c| c == wanted))
+}
+
+/// The value less everything that Conduit adds, wherever it is.
+fn without_additions(value: Value) -> Value {
+    fn strip(value: Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                let ours = ["created-by", "proxy-version", "tls", "owner", "replaced", "control-plane-ns"];
+                let is_ours = |key: &str| {
+                    key.strip_prefix("conduit.io/")
+                        .is_some_and(|key| ours.contains(&key) || key.starts_with("proxy-"))
+                };
+                Value::Object(
+                    map.into_iter()
+                        .filter(|(key, _)| !is_ours(key))
+                        .map(|(key, value)| (key, strip(value)))
+                        .collect(),
+                )
+            }
+            Value::Array(items) => {
+                let names = ["conduit-proxy", "conduit-init", "conduit-identity"];
+                let is_ours = |item: &Value| {
+                    item.get("name").and_then(Value::as_str).is_some_and(|name| names.contains(&name))
+                };
+                Value::Array(items.into_iter().filter(|item| !is_ours(item)).map(strip).collect())
+            }
+            other => other,
+        }
+    }
+    without_voids(strip(value))
+}
+
+/// The value less its nulls and empty collections, which may have been there or not, and less what the test itself puts
+/// in the place of additions.
+fn without_voids(value: Value) -> Value {
+    let is_void = |value: &Value| match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    match value {
+        Value::Object(map) => {
+            let ours = ["conduit.io/tls", "conduit.io/control-plane-ns"];
+            let entries = map.into_iter().filter(|(key, _)| !ours.contains(&key.as_str()));
+            let entries = entries.map(|(key, value)| (key, without_voids(value)));
+            Value::Object(entries.filter(|(_, value)| !is_void(value)).collect::<Map<_, _>>())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_voids).collect()),
+        other => other,
+    }
+}
