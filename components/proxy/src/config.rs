@@ -170,7 +170,7 @@ impl Default for Timeouts {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 20_000, pool_idle: 100, targets: 1_000, tap_events: 10_000 }
+        Self { connections: 20_000, pool_idle: 100, targets: 1_000, tap_events: 100 }
     }
 }
 
@@ -392,7 +392,8 @@ mod tests {
     #[test]
     fn no_tls_setting_is_a_reason_not_to_start() {
         for broken in 0..TLS.len() {
-            let without = TLS.iter().copied().enumerate().filter(|(index, _)| *index != broken).map(|(_, pair)| pair);
+            let without =
+                TLS.iter().copied().enumerate().filter(|(index, _)| *index != broken).map(|(_, pair)| pair);
             let (config, problems) = read(without);
             problems.unwrap();
             assert!(config.tls.own.is_some() && config.tls.problem.unwrap().contains("is not set"));
@@ -417,7 +418,8 @@ mod tests {
     #[test]
     fn the_destination_service_is_known_by_the_control_planes_name() {
         let (config, problems) = read(
-            TLS.into_iter().chain([("CONDUIT_PROXY_CONTROL_URL", "tcp://destination.mesh.svc.cluster.local:8086")]),
+            TLS.into_iter()
+                .chain([("CONDUIT_PROXY_CONTROL_URL", "tcp://destination.mesh.svc.cluster.local:8086")]),
         );
         problems.unwrap();
         let destination = config.destination.unwrap();

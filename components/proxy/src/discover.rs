@@ -1,67 +1,220 @@
 //! Where an authority or an address leads, as the destination service tells it.
+//!
+//! - `discover/target.rs`: what is looked up
+//! - `discover/view.rs`: what is known of a target, and how messages change it (pure)
+//! - `discover/follow.rs`: one stream per target
+//! - `discover/control.rs`: the connection that all streams share
+//!
+//! What was learnt outlives the destination service: a lost stream changes nothing until a new one has spoken, and one
+//! that comes back knowing nothing is doubted first (see `view.rs`). Nothing here ever fails a request: a target of which
+//! nothing is known is a connection that goes where it was going.
 
-use std::{net::SocketAddr, sync::Arc};
+mod control;
+mod follow;
+mod target;
+mod view;
 
-use conduit_identity::Identity;
-use tokio::sync::watch;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use crate::{balance::Load, metrics::Labels};
+use conduit_identity::{ControlPlane, Store};
+use conduit_net::Net;
+use conduit_runtime::{Seed, ready::Readiness};
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::task::AbortOnDropHandle;
 
-/// What is looked up.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Target {
-    /// `host:port` in lower case, as a client names a service; the port is always present.
-    Authority(Arc<str>),
-    /// The original destination of a connection: a ClusterIP or a pod.
-    Address(SocketAddr),
+pub(crate) use target::Target;
+pub(crate) use view::{Endpoint, Endpoints, Resolution};
+
+use crate::{config::Destination, metrics::Metrics};
+use control::{Control, Link};
+
+/// How long a target that nobody holds is still followed: the next request for it finds its answer ready.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Targets followed at most, whatever is configured: a stream each, and the service takes 1,024 on a connection.
+const MAX_TARGETS: usize = 1_000;
+
+/// What discovery needs.
+pub(crate) struct Settings {
+    /// The destination service.
+    pub(crate) destination: Destination,
+    /// The namespace in which short names are looked up.
+    pub(crate) namespace: String,
+    /// Whose identities are believed.
+    pub(crate) control_plane: ControlPlane,
+    /// Targets followed at a time.
+    pub(crate) max_targets: usize,
+    /// How long a handshake with the destination service may take.
+    pub(crate) handshake: Duration,
 }
 
-/// What is known of a target.
-#[derive(Debug, Clone)]
-pub(crate) enum Resolution {
-    /// The destination service has not answered yet.
-    Pending,
-    /// The destination service knows nothing under that name or address.
-    Unknown,
-    /// A service or a pod.
-    Known(Arc<Endpoints>),
+/// Looks targets up; a target is asked for once, and its answer kept up to date while somebody holds it, and for a while
+/// after. Cheap to clone; everything it started ends with the last clone.
+#[derive(Clone)]
+pub(crate) struct Discover {
+    inner: Option<Arc<Inner>>,
 }
 
-/// The endpoints of one target. None of them: the service exists and nothing answers.
-#[derive(Debug, Default)]
-pub(crate) struct Endpoints {
-    /// Sorted by address, each address once. An endpoint that did not change is the same `Arc` as before.
-    pub(crate) list: Vec<Arc<Endpoint>>,
+struct Inner {
+    control: Arc<Control>,
+    max_targets: usize,
+    metrics: Metrics,
+    seed: Seed,
+    slots: Mutex<BTreeMap<Target, Slot>>,
+    _keep_secure: AbortOnDropHandle<()>,
 }
 
-/// One endpoint.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    /// Where it listens.
-    pub(crate) addr: SocketAddr,
-    /// What its proxy proves; none when it has no proxy with TLS of our control plane.
-    pub(crate) identity: Option<Identity>,
-    /// Of the service and the pod, merged.
-    pub(crate) labels: Labels,
-    /// Changes whenever the entry does, so that a peer that failed is tried again at once.
-    pub(crate) version: u64,
-    /// Kept while the address stays, whatever else of the entry changes.
-    pub(crate) load: Arc<Load>,
+/// A target that is followed.
+struct Slot {
+    resolution: watch::Sender<Resolution>,
+    asked_at: Instant,
+    used_at: Instant,
+    _follower: AbortOnDropHandle<()>,
 }
-
-/// Looks targets up; a target is asked for once, and its answer kept up to date while somebody holds it. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Discover {}
 
 impl Discover {
     /// Discovery without a destination service: everything stays [`Resolution::Pending`].
     pub(crate) fn disabled() -> Self {
-        Self {}
+        Self { inner: None }
     }
 
-    /// What is known of `target`, now and from now on. Returns at once.
+    /// Discovery from the destination service of `settings`. The connection is opened with the first target.
+    ///
+    /// # Errors
+    /// The service's name is none: go on with [`Discover::disabled`], and say so.
+    pub(crate) fn new(
+        net: Net,
+        settings: Settings,
+        store: Store,
+        metrics: Metrics,
+        readiness: Readiness,
+        seed: &Seed,
+    ) -> Result<Self, http::Error> {
+        let seed = seed.fork("discover");
+        let control = Arc::new(Control::new(net, &settings, store, metrics.clone(), readiness)?);
+        let keep_secure = spawn(Arc::clone(&control).keep_secure(seed.fork("probe")));
+        let inner = Arc::new(Inner {
+            control,
+            max_targets: settings.max_targets.min(MAX_TARGETS),
+            metrics,
+            seed,
+            slots: Mutex::default(),
+            _keep_secure: keep_secure,
+        });
+        // It ends by itself when the last clone is gone.
+        tokio::spawn(forget_idle(Arc::downgrade(&inner)));
+        Ok(Self { inner: Some(inner) })
+    }
+
+    /// What is known of `target`, now and from now on. Returns at once; the first call for a target asks for it.
+    ///
+    /// Beyond the number of targets that may be followed the answer stays [`Resolution::Pending`], and nobody will change
+    /// it: waiting for that ends at once.
     pub(crate) fn lookup(&self, target: &Target) -> watch::Receiver<Resolution> {
-        let _ = target;
-        watch::channel(Resolution::Pending).1
+        match &self.inner {
+            Some(inner) => inner.slot(target).0,
+            None => watch::Sender::new(Resolution::Pending).subscribe(),
+        }
+    }
+
+    /// As [`Discover::lookup`], but waits for the first answer: at most `wait` after the target was first asked for, so
+    /// that a service which does not answer delays a target once and not each of its requests; and not at all while the
+    /// service is known to be out of reach.
+    pub(crate) async fn resolve(&self, target: &Target, wait: Duration) -> watch::Receiver<Resolution> {
+        let Some(inner) = &self.inner else { return self.lookup(target) };
+        let (mut resolution, asked_at) = inner.slot(target);
+        if matches!(*resolution.borrow(), Resolution::Pending) {
+            let mut link = inner.control.link();
+            let answered = async {
+                tokio::select! {
+                    biased;
+                    _ = resolution.wait_for(|known| !matches!(known, Resolution::Pending)) => {}
+                    _ = link.wait_for(|link| *link == Link::Down) => {}
+                }
+            };
+            // Late or not, the caller reads what there is.
+            drop(timeout_at(asked_at + wait, answered).await);
+        }
+        resolution
     }
 }
+
+impl std::fmt::Debug for Discover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let targets = self.inner.as_ref().map(|inner| inner.slots.lock().len());
+        f.debug_struct("Discover").field("targets", &targets).finish()
+    }
+}
+
+impl Inner {
+    /// The answer about `target`, and when it was first asked for.
+    fn slot(&self, target: &Target) -> (watch::Receiver<Resolution>, Instant) {
+        let now = Instant::now();
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get_mut(target) {
+            slot.used_at = now;
+            return (slot.resolution.subscribe(), slot.asked_at);
+        }
+        if slots.len() >= self.max_targets && !forget_oldest(&mut slots) {
+            self.metrics.discovery.declined.inc();
+            return (watch::Sender::new(Resolution::Pending).subscribe(), now);
+        }
+        let resolution = watch::Sender::new(Resolution::Pending);
+        let receiver = resolution.subscribe();
+        let seed = self.seed.fork(&target.to_string());
+        let follower = follow::follow(target.clone(), resolution.clone(), Arc::clone(&self.control), seed);
+        slots.insert(
+            target.clone(),
+            Slot { resolution, asked_at: now, used_at: now, _follower: spawn(follower) },
+        );
+        self.metrics.discovery.targets.set(count(slots.len()));
+        (receiver, now)
+    }
+
+    fn forget_idle(&self, now: Instant) {
+        let mut slots = self.slots.lock();
+        slots.retain(|_, slot| {
+            if slot.resolution.receiver_count() > 0 {
+                slot.used_at = now;
+            }
+            now.saturating_duration_since(slot.used_at) < IDLE
+        });
+        self.metrics.discovery.targets.set(count(slots.len()));
+    }
+}
+
+/// Forgets the target that was used the longest ago, among those that nobody holds.
+fn forget_oldest(slots: &mut BTreeMap<Target, Slot>) -> bool {
+    let unheld = slots.iter().filter(|(_, slot)| slot.resolution.receiver_count() == 0);
+    let oldest = unheld.min_by_key(|(_, slot)| slot.used_at).map(|(target, _)| target.clone());
+    oldest.is_some_and(|target| slots.remove(&target).is_some())
+}
+
+async fn forget_idle(inner: Weak<Inner>) {
+    loop {
+        sleep(IDLE / 4).await;
+        match inner.upgrade() {
+            Some(inner) => inner.forget_idle(Instant::now()),
+            None => return,
+        }
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+fn count(len: usize) -> i64 {
+    i64::try_from(len).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

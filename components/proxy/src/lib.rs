@@ -46,6 +46,8 @@ mod session;
 mod stream;
 mod tap;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod trust;
 
 pub use config::{Config, Destination, Limits, Listen, Own, Timeouts, Tls};

@@ -91,7 +91,9 @@ struct Listeners {
 
 impl Listeners {
     async fn bind(config: &Config, net: &Net) -> Result<Self, Error> {
-        let bind = async |listener, addr| net.bind(addr).await.map_err(|source| Error::Bind { listener, addr, source });
+        let bind = async |listener, addr| {
+            net.bind(addr).await.map_err(|source| Error::Bind { listener, addr, source })
+        };
         Ok(Self {
             admin: bind("metrics", config.listen.admin).await?,
             tap: bind("control", config.listen.tap).await?,
@@ -132,7 +134,8 @@ impl Proxy {
         let Deps { net, clock, seed, crypto, started } = deps;
         let seed = seed.fork("proxy");
         let config = Arc::new(config);
-        let (registry, readiness, end) = (Registry::default(), Readiness::default(), CancellationToken::new());
+        let (registry, readiness, end) =
+            (Registry::default(), Readiness::default(), CancellationToken::new());
         let store = match &config.tls.own {
             Some(own) => Store::new(own.identity.clone(), crypto, clock.clone()),
             None => Store::disabled(),
@@ -199,8 +202,12 @@ impl Proxy {
         let (_until_the_end, watch) = drain::channel();
         let admin = Admin::new(self.readiness.clone(), self.registry);
         let observe = Identity::of(&config.control_plane.component("observe"), &config.control_plane);
-        let guard =
-            tap::Guard { store: self.store.clone(), observe, clock: self.clock, handshake: config.timeouts.handshake };
+        let guard = tap::Guard {
+            store: self.store.clone(),
+            observe,
+            clock: self.clock,
+            handshake: config.timeouts.handshake,
+        };
         let background = async {
             tokio::join!(
                 admin::serve(listeners.admin, admin, watch.clone()),
@@ -238,12 +245,11 @@ fn discovery(
         max_targets: config.limits.targets,
         handshake: config.timeouts.handshake,
     };
-    Discover::new(net.clone(), settings, store.clone(), metrics.clone(), readiness.clone(), seed).unwrap_or_else(
-        |error| {
+    Discover::new(net.clone(), settings, store.clone(), metrics.clone(), readiness.clone(), seed)
+        .unwrap_or_else(|error| {
             tracing::error!(%error, "the destination service's name is none; going on without it");
             Discover::disabled()
-        },
-    )
+        })
 }
 
 /// Accepts both ways until the drain is over.
@@ -257,9 +263,10 @@ async fn serve(
     let (ending, closing) = drain::channel();
     let (stopping, stopped) = drain::channel();
     let inbound_closing = closing.clone();
-    let mut inbound = std::pin::pin!(accept::accept(inbound_listener, limit, closing.clone(), move |accepted| {
-        inbound::serve(inbound.clone(), accepted, inbound_closing.clone())
-    }));
+    let mut inbound =
+        std::pin::pin!(accept::accept(inbound_listener, limit, closing.clone(), move |accepted| {
+            inbound::serve(inbound.clone(), accepted, inbound_closing.clone())
+        }));
     let open = TaskTracker::new();
     let tracker = open.clone();
     let outbound = accept::accept(outbound_listener, limit, stopped, move |accepted| {

@@ -4,18 +4,29 @@
 //! A [`Session`] begins when a connection is accepted. A [`Transport`] is the record of one connection, accepted or
 //! opened, from the moment its [`TlsStatus`] is known to its close. An [`Exchange`] is the record of one request; it
 //! ends exactly once, at the latest when it is dropped.
+//!
+//! - `session/transport.rs`, `session/exchange.rs`: the two records, and what each counts and offers to the taps
+//! - `session/routes.rs`: the handles a connection's requests count on
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+mod exchange;
+mod routes;
+mod transport;
+
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use conduit_identity::{HandshakeFailure, Identity, Unusable};
 use conduit_net::PeerAddr;
-use http::{HeaderMap, StatusCode, request};
+use http::request;
 use tokio::time::Instant;
+
+pub(crate) use exchange::Exchange;
+pub(crate) use transport::Transport;
 
 use crate::{
     metrics::{Labels, Metrics},
     tap::Tap,
 };
+use routes::Routes;
 
 /// Which way a connection crosses the pod's border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -214,6 +225,7 @@ impl Sessions {
                 peer,
                 target,
                 accepted_at: Instant::now(),
+                routes: Routes::default(),
             }),
         }
     }
@@ -226,14 +238,10 @@ impl Sessions {
         labels: &Labels,
         tls: &TlsStatus,
     ) -> Transport {
-        let _ = (&self.recorders.metrics, target, labels);
-        Transport {
-            direction,
-            side: Side::Destination,
-            tls: tls.clone(),
-            opened_at: Instant::now(),
-            failed: None,
-        }
+        // Series by address would be as many as pods ever were; the labels name the pod where it is known.
+        let _ = target;
+        let series = self.recorders.metrics.transport(direction, Side::Destination, labels, tls);
+        Transport::open(Instant::now(), series)
     }
 }
 
@@ -250,6 +258,7 @@ struct Inner {
     peer: PeerAddr,
     target: SocketAddr,
     accepted_at: Instant,
+    routes: Routes,
 }
 
 impl Session {
@@ -270,105 +279,18 @@ impl Session {
 
     /// The status of the accepted connection is known: it counts as open from here. Called once.
     pub(crate) fn opened(&self, tls: TlsStatus) -> Transport {
-        Transport {
-            direction: self.inner.direction,
-            side: Side::Source,
-            tls,
-            opened_at: self.inner.accepted_at,
-            failed: None,
-        }
-    }
-
-    /// A connection was opened on behalf of this one alone.
-    pub(crate) fn dialed(&self, target: SocketAddr, labels: &Labels, tls: &TlsStatus) -> Transport {
-        self.inner.sessions.dialed(self.inner.direction, target, labels, tls)
+        let metrics = &self.recorders().metrics;
+        let series = metrics.transport(self.inner.direction, Side::Source, &Labels::default(), &tls);
+        Transport::open(self.inner.accepted_at, series)
     }
 
     /// A request arrived. `source` is the status of the accepted connection that carried it.
     pub(crate) fn request(&self, head: &request::Parts, source: &TlsStatus) -> Exchange {
-        let _ = (head, source, &self.inner.sessions.recorders.tap);
-        Exchange { ended: false }
-    }
-}
-
-/// The record of one connection from open to close; dropping it closes. Its counters are of the bytes that crossed it
-/// in the clear, that is, within TLS.
-#[derive(Debug)]
-pub(crate) struct Transport {
-    direction: Direction,
-    side: Side,
-    tls: TlsStatus,
-    opened_at: Instant,
-    failed: Option<io::ErrorKind>,
-}
-
-impl Transport {
-    /// The status it was opened with.
-    pub(crate) fn tls(&self) -> &TlsStatus {
-        &self.tls
+        Exchange::begin(self.clone(), head, source)
     }
 
-    /// Bytes came from the peer. Called on every read: it must cost next to nothing.
-    pub(crate) fn read(&self, bytes: usize) {
-        let _ = bytes;
-    }
-
-    /// Bytes went to the peer.
-    pub(crate) fn wrote(&self, bytes: usize) {
-        let _ = bytes;
-    }
-
-    /// An error ended it; the first one counts.
-    pub(crate) fn failed(&mut self, error: &io::Error) {
-        self.failed.get_or_insert(error.kind());
-    }
-}
-
-impl Drop for Transport {
-    fn drop(&mut self) {
-        let _ = (self.direction, self.side, self.opened_at);
-    }
-}
-
-/// The record of one request. It ends once: with the first [`Exchange::end`], or as [`End::Canceled`] when dropped.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    ended: bool,
-}
-
-impl Exchange {
-    /// The request is about to be sent to `target`, over a connection with status `tls`. Called again when it is
-    /// replayed over another one: the last call counts.
-    pub(crate) fn dispatched(&mut self, target: SocketAddr, labels: &Labels, tls: &TlsStatus) {
-        let _ = (target, labels, tls);
-    }
-
-    /// The response's head arrived.
-    pub(crate) fn responded(&mut self, status: StatusCode, headers: &HeaderMap) {
-        let _ = (status, headers);
-    }
-
-    /// Bytes of the response's body arrived.
-    pub(crate) fn data(&mut self, bytes: usize) {
-        let _ = bytes;
-    }
-
-    /// The response's trailers arrived.
-    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
-        let _ = trailers;
-    }
-
-    /// It is over.
-    pub(crate) fn end(&mut self, end: End) {
-        if !std::mem::replace(&mut self.ended, true) {
-            let _ = end;
-        }
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.end(End::Canceled);
+    fn recorders(&self) -> &Recorders {
+        &self.inner.sessions.recorders
     }
 }
 
