@@ -49,12 +49,12 @@ fn parse(records: &mut Records<'_>) -> Result<Option<String>, Stop> {
         return Ok(None);
     }
     let mut hello = Limited { records, left: length };
-    let legacy_version = hello.u16()?;
-    if legacy_version >> 8 != 3 {
+    let legacy_version_major = hello.u8()?;
+    if legacy_version_major != 3 {
         return Err(Stop::Wrong);
     }
-    let random = 32;
-    hello.skip(random)?;
+    let legacy_version_minor_and_random = 1 + 32;
+    hello.skip(legacy_version_minor_and_random)?;
     let session_id = usize::from(hello.u8()?);
     hello.skip(session_id)?;
     let cipher_suites = usize::from(hello.u16()?);

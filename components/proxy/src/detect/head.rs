@@ -80,7 +80,9 @@ fn can_be_forwarded(request: &httparse::Request<'_, '_>) -> bool {
         return false;
     };
     let Ok(uri) = Uri::try_from(path) else { return false };
-    path.len() <= MAX_URI_BYTES && target_fits(method, &uri, version) && framing_is_sound(request.headers, version)
+    path.len() <= MAX_URI_BYTES
+        && target_fits(method, &uri, version)
+        && framing_is_sound(request.headers, version)
 }
 
 /// CONNECT asks for an authority and needs HTTP/1.1; nothing else asks for an authority alone (RFC 9112 section 3.2).
@@ -92,7 +94,8 @@ fn target_fits(method: &str, uri: &Uri, version: u8) -> bool {
 /// A message with both a coding and a length is legal, but only sound ones are let through: who reads them differently
 /// from the proxy can be tricked (RFC 9112 section 6.1).
 fn framing_is_sound(headers: &[httparse::Header<'_>], version: u8) -> bool {
-    let named = |name: &'static str| headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    let named =
+        |name: &'static str| headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
     let coding_is_sound = named("transfer-encoding")
         .next_back()
         .is_none_or(|coding| version == 1 && ends_in_chunked(coding.value));

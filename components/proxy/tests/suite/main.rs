@@ -1,0 +1,11 @@
+//! The proxy through its front door: real proxies on loopback sockets, real TLS between them, and applications that
+//! speak raw bytes, so that what is asserted is what crosses the wire.
+
+mod support;
+
+mod inbound;
+mod layering;
+mod outbound;
+mod shutdown;
+mod tls;
+mod upgrade;
