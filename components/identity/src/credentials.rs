@@ -59,33 +59,41 @@ impl Credentials {
     /// What is wrong; keep what works, go on in plaintext otherwise, and try again when the files change. A time error
     /// is told only of credentials that are otherwise right.
     pub fn load(pem: &Pem, identity: &Identity, now: UnixTime, crypto: &Crypto) -> Result<Self, LoadError> {
+        let loaded = Self::load_at_any_time(pem, identity, crypto)?;
+        if now > loaded.not_after {
+            return Err(LoadError::Expired { not_after: loaded.not_after });
+        }
+        if now < loaded.not_before {
+            return Err(LoadError::NotYetValid { not_before: loaded.not_before });
+        }
+        Ok(loaded)
+    }
+
+    /// As [`Credentials::load`], at whatever moment the whole chain is valid: for whoever judges time by
+    /// [`Credentials::not_before`] and [`Credentials::not_after`].
+    ///
+    /// # Errors
+    /// As [`Credentials::load`]; a time error means that there is no such moment.
+    pub fn load_at_any_time(pem: &Pem, identity: &Identity, crypto: &Crypto) -> Result<Self, LoadError> {
         let trust = TrustBundle::from_pem(&pem.anchors)?;
         let chain = CertificateDer::pem_slice_iter(&pem.chain)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| LoadError::Certificate(source.to_string()))?;
         let (leaf, issuers) =
             chain.split_first().ok_or_else(|| LoadError::Certificate("it holds none".to_owned()))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| LoadError::Key(source.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| LoadError::Key(source.to_string()))?;
 
         let judge = Judge { trust, signatures: crypto.signatures() };
-        let (begins, ends) = validity(leaf).map_err(LoadError::Untrusted)?;
-        // Trust is judged at a moment the certificate covers, so that a wrong root is not taken for a wrong clock.
-        let covered = now.max(begins).min(ends).for_rustls();
+        // Trust is judged at a moment the certificates cover, so that a wrong root is not taken for a wrong clock.
+        let covered = latest_beginning(&chain).map_err(LoadError::Untrusted)?.for_rustls();
         let judged = |role| judge.verify(leaf, issuers, covered, role).map_err(LoadError::from_webpki);
         let verified = judged(Role::Server)?;
         judged(Role::Client)?;
         if verified.identity().as_ref() != Some(identity) {
             return Err(LoadError::WrongName { expected: identity.clone(), found: verified.names });
         }
-        let fingerprint = Fingerprint(Sha256::digest(leaf).into());
+        let fingerprint = Fingerprint::of(leaf);
         let key = CertifiedKey::from_der(chain, key, &crypto.provider).map_err(LoadError::from_key)?;
-        if now > verified.not_after {
-            return Err(LoadError::Expired { not_after: verified.not_after });
-        }
-        if now < verified.not_before {
-            return Err(LoadError::NotYetValid { not_before: verified.not_before });
-        }
         Ok(Self {
             identity: identity.clone(),
             key: Arc::new(key),
@@ -133,9 +141,26 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// The moment from which on every certificate of `chain` is valid, if ever all are.
+fn latest_beginning(chain: &[CertificateDer<'_>]) -> Result<UnixTime, webpki::Error> {
+    chain.iter().try_fold(UnixTime::default(), |latest, der| Ok(latest.max(validity(der)?.0)))
+}
+
 /// The SHA-256 of a certificate; shown as hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of the certificate `der`.
+    pub fn of(der: &[u8]) -> Self {
+        Self(Sha256::digest(der).into())
+    }
+
+    /// The octets of the digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,7 +257,7 @@ impl LoadError {
     fn from_webpki(error: webpki::Error) -> Self {
         let at = |time: rustls_pki_types::UnixTime| UnixTime::from_secs(time.as_secs());
         match error {
-            // The leaf is judged at a moment it covers: these are an issuer's.
+            // There is no moment at which all are valid.
             webpki::Error::CertExpired { not_after, .. } => Self::Expired { not_after: at(not_after) },
             webpki::Error::CertNotValidYet { not_before, .. } => {
                 Self::NotYetValid { not_before: at(not_before) }

@@ -1,0 +1,37 @@
+//! `conduit-ca`: the certificate authority as a process. [`conduit_ca::Config::from_env`] has its variables.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use conduit_ca::{Config, DRAIN_DEADLINE, Deps};
+use conduit_identity::{Crypto, SystemClock};
+use conduit_net::TokioNetwork;
+use conduit_runtime::{
+    Seed, drain,
+    env::{self, Env},
+    log, signal,
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let mut env = Env::from_process();
+    log::init(&env.parse("CONDUIT_CA_LOG", env::text).unwrap_or_else(|| "warn,conduit_ca=info".to_owned()));
+    let config = Config::from_env(&mut env);
+    env.finish()?;
+
+    let net = TokioNetwork::shared();
+    let client = conduit_k8s::client::infer(net.clone()).await.context("cannot reach the cluster")?;
+    let deps =
+        Deps { client, net, clock: Arc::new(SystemClock), seed: Seed::from_os()?, crypto: Crypto::shipped() };
+
+    let (trigger, drain) = drain::channel();
+    let mut running = conduit_ca::run(config, deps, drain);
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        () = signal::shutdown() => {}
+    }
+    tokio::select! {
+        ended = running => Ok(ended?),
+        _ = trigger.drain(DRAIN_DEADLINE) => Ok(()),
+    }
+}

@@ -1,0 +1,304 @@
+//! What to write. Pure: the cluster as it was seen, the moment and the lifetimes in, an ordered list of writes out.
+//!
+//! A certificate is issued for a [`Reason`], never because something happened to a pod. Objects that do not carry our
+//! marks are reported and left alone, whatever they are called. A change of the authority's own state comes alone: it is
+//! stored before anything depends on it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use conduit_identity::{ControlPlane, UnixTime};
+use conduit_k8s::{
+    cache::Snapshot,
+    owned::{BUNDLE_CONFIGMAP, BUNDLE_KEY},
+    owner::Owners,
+    watch::ObjectKey,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+
+use tokio::time::Instant;
+
+use crate::{
+    bundle,
+    config::Lifetimes,
+    inspect::{Held, Inspector, LeafFacts},
+    objects::{belongs_to, owner_uid},
+    rotation::{self, Situation, Step},
+    state::State,
+    wanted::{Mismatch, Wanted, wanted},
+};
+
+/// The cluster, as far as it concerns the authority.
+#[derive(Debug)]
+pub struct Observed<'a, O> {
+    /// Pods with the control plane's label.
+    pub pods: &'a Snapshot<Pod>,
+    /// Pods of the control plane itself.
+    pub components: &'a Snapshot<Pod>,
+    /// What lies between pods and their workloads.
+    pub owners: &'a O,
+    /// Secrets with our marks.
+    pub secrets: &'a Snapshot<Secret>,
+    /// ConfigMaps of the bundle's name, in every namespace, whoever made them.
+    pub bundles: &'a Snapshot<ConfigMap>,
+    /// Secrets of names we want that turned out to be somebody else's (and when they are looked at again).
+    pub foreign: &'a BTreeMap<ObjectKey, Instant>,
+    /// The stored state.
+    pub state: Option<&'a State>,
+    /// Whether this process remembers a state that is no longer stored.
+    pub remembers: bool,
+}
+
+/// What to do, in this order, and what to tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The writes: a root step alone, or bundles and then leaves, the most urgent first.
+    pub writes: Vec<Write>,
+    /// What needs an operator, in alphabetical order.
+    pub reports: BTreeSet<Report>,
+    /// When the first leaf of a wanted workload ends.
+    pub first_leaf_ends: Option<UnixTime>,
+    /// How many workloads are to have a certificate.
+    pub workloads: usize,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Change the stored state.
+    Root(Step),
+    /// Write the trust bundle into the ConfigMap of a namespace.
+    Bundle {
+        /// The ConfigMap.
+        key: ObjectKey,
+        /// What it shall hold.
+        pem: String,
+    },
+    /// Issue a certificate and write it into a Secret.
+    Leaf {
+        /// The Secret.
+        key: ObjectKey,
+        /// Whose.
+        wanted: Wanted,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Why a certificate is issued, in the order of urgency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// There is no Secret.
+    Missing,
+    /// The Secret's content is not usable.
+    Invalid,
+    /// The certificate does not lead to a root of the bundle.
+    WrongRoot,
+    /// It has another name.
+    WrongName,
+    /// It is past.
+    Expired,
+    /// It begins later: it was issued by a clock that was ahead.
+    NotYetValid,
+    /// The Secret belongs to an earlier life of the workload, and will be deleted with it.
+    WrongOwner,
+    /// It is time.
+    Due,
+}
+
+impl Reason {
+    /// The value of a metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Invalid => "invalid",
+            Self::WrongRoot => "wrong_root",
+            Self::WrongName => "wrong_name",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongOwner => "wrong_owner",
+            Self::Due => "due",
+        }
+    }
+}
+
+/// What needs an operator.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Report {
+    /// A Secret of a name we want is not ours: its workload stays in plaintext.
+    ForeignSecret(ObjectKey),
+    /// A ConfigMap of the bundle's name is not ours: its namespace stays in plaintext.
+    ForeignBundle(ObjectKey),
+    /// A pod claims a workload that it does not belong to: no certificate is issued for it.
+    Mismatch(Mismatch),
+}
+
+/// What to do about `observed` at `now`.
+pub fn reconcile(
+    observed: &Observed<'_, impl Owners>,
+    inspector: &mut Inspector,
+    now: UnixTime,
+    control_plane: &ControlPlane,
+    lifetimes: &Lifetimes,
+) -> Plan {
+    let pods = observed.pods.values().map(AsRef::as_ref);
+    let components = observed.components.values().map(AsRef::as_ref);
+    let (wanted, mismatches) = wanted(pods, components, observed.owners, control_plane);
+    let mut plan = Plan { workloads: wanted.len(), ..Plan::default() };
+    plan.reports.extend(mismatches.into_iter().map(Report::Mismatch));
+
+    let pem = observed.state.map(bundle::of).unwrap_or_default();
+    let leaves =
+        leaves(observed, &wanted, inspector, (now, lifetimes), (&control_plane.namespace, &pem), &mut plan);
+    let bundles = bundles(observed, &wanted, control_plane, &pem, &mut plan);
+    let situation = Situation {
+        state: observed.state,
+        remembers: observed.remembers,
+        bundled: own_bundle(observed, control_plane, now),
+        everywhere: bundles.is_empty() && observed.state.is_some(),
+        live_leaves: leaves.live,
+    };
+    plan.writes = match rotation::next(&situation, now, lifetimes) {
+        Some(step) => vec![Write::Root(step)],
+        None if observed.state.is_some_and(|state| state.issuer.is_some()) => {
+            bundles.into_iter().chain(leaves.writes).collect()
+        }
+        None => bundles,
+    };
+    plan
+}
+
+struct Leaves {
+    writes: Vec<Write>,
+    live: bool,
+}
+
+fn leaves(
+    observed: &Observed<'_, impl Owners>,
+    wanted: &BTreeMap<ObjectKey, Wanted>,
+    inspector: &mut Inspector,
+    moment: (UnixTime, &Lifetimes),
+    trust: (&str, &str),
+    plan: &mut Plan,
+) -> Leaves {
+    let ((now, lifetimes), (control_plane_ns, bundle)) = (moment, trust);
+    inspector.retain(|key| wanted.contains_key(key));
+    let issuer = observed.state.and_then(|state| state.issuer.as_ref());
+    let (begins, ends) =
+        issuer.map(|i| (i.certificate.not_before, i.certificate.not_after)).unwrap_or_default();
+    let judge = Judge { now, lifetimes, next_begins: begins, next_ends: ends.min(now + lifetimes.leaf) };
+
+    let mut due: Vec<(Reason, UnixTime, Write)> = Vec::new();
+    let mut live = false;
+    for (key, wanted) in wanted {
+        let secret = observed.secrets.get(key);
+        let marked = secret.is_none_or(|secret| belongs_to(&secret.metadata, control_plane_ns));
+        if observed.foreign.contains_key(key) || !marked {
+            plan.reports.insert(Report::ForeignSecret(key.clone()));
+            continue;
+        }
+        let held = secret.map(|secret| inspector.inspect(key, secret, &wanted.identity, bundle));
+        let ends = match held {
+            Some(Held::Leaf(leaf)) => leaf.not_after,
+            _ => UnixTime::default(),
+        };
+        if let Some(Held::Leaf(leaf)) = held {
+            live |= leaf.covers(now);
+            plan.first_leaf_ends = plan.first_leaf_ends.into_iter().chain([ends]).min();
+        }
+        let owned = secret.is_some_and(|secret| owner_uid(&secret.metadata) == Some(&wanted.uid));
+        if let Some(reason) = judge.reason(held, owned) {
+            let write = Write::Leaf { key: key.clone(), wanted: wanted.clone(), reason };
+            due.push((reason, ends, write));
+        }
+    }
+    // The key decides between equals: the wanted ones come in its order, and the sort keeps it.
+    due.sort_by_key(|(reason, ends, _)| (*reason, *ends));
+    Leaves { writes: due.into_iter().map(|(_, _, write)| write).collect(), live }
+}
+
+/// Decides whether a leaf is replaced. It is not where its successor would be no better, which would be repeated for ever.
+struct Judge<'a> {
+    now: UnixTime,
+    lifetimes: &'a Lifetimes,
+    /// What bounds a leaf that is issued now.
+    next_begins: UnixTime,
+    next_ends: UnixTime,
+}
+
+impl Judge<'_> {
+    fn reason(&self, held: Option<Held>, owned: bool) -> Option<Reason> {
+        let leaf = match held {
+            None => return Some(Reason::Missing),
+            Some(Held::Invalid) => return Some(Reason::Invalid),
+            Some(Held::WrongRoot) => return Some(Reason::WrongRoot),
+            Some(Held::WrongName) => return Some(Reason::WrongName),
+            Some(Held::Leaf(leaf)) => leaf,
+        };
+        if self.now > leaf.not_after && self.next_ends > self.now {
+            Some(Reason::Expired)
+        } else if self.now < leaf.not_before && self.next_begins <= self.now {
+            Some(Reason::NotYetValid)
+        } else if !owned {
+            Some(Reason::WrongOwner)
+        } else {
+            let gained = self.next_ends.since(leaf.not_after);
+            let due = leaf.not_after.since(self.now) <= self.renew_at(&leaf);
+            (due && gained >= self.lifetimes.leaf / 20).then_some(Reason::Due)
+        }
+    }
+
+    /// What `leaf` has left when it is renewed. Each leaf has its own, spread so that what was issued together is not
+    /// renewed together, and always the same, so that a restart does not draw again.
+    fn renew_at(&self, leaf: &LeafFacts) -> Duration {
+        let [high, low, ..] = *leaf.fingerprint.as_bytes();
+        let spread = f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX);
+        let Lifetimes { renew_left, renew_jitter, .. } = self.lifetimes;
+        (*renew_left + renew_jitter.mul_f64(2.0 * spread)).saturating_sub(*renew_jitter)
+    }
+}
+
+fn bundles(
+    observed: &Observed<'_, impl Owners>,
+    wanted: &BTreeMap<ObjectKey, Wanted>,
+    control_plane: &ControlPlane,
+    pem: &str,
+    plan: &mut Plan,
+) -> Vec<Write> {
+    let key = |namespace: &str| ObjectKey::new(namespace, BUNDLE_CONFIGMAP);
+    let mut keys: BTreeSet<ObjectKey> = wanted.keys().map(|secret| key(&secret.namespace)).collect();
+    keys.insert(key(&control_plane.namespace));
+    // What we wrote once is kept current: pods may come back to that namespace, and mount it at once.
+    let ours = |map: &ConfigMap| belongs_to(&map.metadata, &control_plane.namespace);
+    keys.extend(observed.bundles.iter().filter(|(_, map)| ours(map)).map(|(key, _)| key.clone()));
+    if pem.is_empty() {
+        return Vec::new();
+    }
+    let mut writes = Vec::new();
+    for key in keys {
+        match observed.bundles.get(&key) {
+            Some(map) if !ours(map) => drop(plan.reports.insert(Report::ForeignBundle(key))),
+            Some(map) if content(map) == Some(pem) => {}
+            _ => writes.push(Write::Bundle { key, pem: pem.to_owned() }),
+        }
+    }
+    writes
+}
+
+fn content(map: &ConfigMap) -> Option<&str> {
+    map.data.as_ref()?.get(BUNDLE_KEY).map(String::as_str)
+}
+
+/// The roots in the bundle of our own namespace. The others are within reach of people who must not be able to make the
+/// whole mesh trust a root of theirs.
+fn own_bundle(
+    observed: &Observed<'_, impl Owners>,
+    control_plane: &ControlPlane,
+    now: UnixTime,
+) -> Vec<crate::state::Certificate> {
+    let map = observed.bundles.get(&ObjectKey::new(&control_plane.namespace, BUNDLE_CONFIGMAP));
+    let ours = map.filter(|map| belongs_to(&map.metadata, &control_plane.namespace));
+    ours.and_then(|map| content(map)).map(|pem| bundle::certificates(pem, now)).unwrap_or_default()
+}
