@@ -301,7 +301,9 @@ impl Connector {
             }
             let Ok(loaded) = self.inner.store.current() else { continue };
             // A peer that refuses TCP, too, is no news about its TLS.
-            let Ok(io) = self.dial(probe.addr(), self.inner.timeouts.outbound_connect).await else { continue };
+            let Ok(io) = self.dial(probe.addr(), self.inner.timeouts.outbound_connect).await else {
+                continue;
+            };
             match self.handshake(&loaded, io, probe.identity()).await {
                 Ok(_) => return self.inner.peers.recovered(&probe),
                 Err(error) => self.inner.peers.failed_again(&probe, error.reason()),

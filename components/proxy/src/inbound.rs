@@ -125,7 +125,8 @@ impl Inbound {
         let hold = if known { timeouts.handshake } else { timeouts.hold };
         if usable && opening.hear_late(hold).await {
             let judge = |said: &[u8], _| first(said, self.store.identity());
-            let late = opening.hear(judge, self.patience(), || std::future::pending::<Result<Stream, ConnectError>>());
+            let late = opening
+                .hear(judge, self.patience(), || std::future::pending::<Result<Stream, ConnectError>>());
             return match late.await {
                 Heard::Words(first) => first,
                 _ => mumbled(&opening.said),
@@ -205,7 +206,9 @@ impl Inbound {
         let version = match self.protocol(&session, &mut begun).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
-            Heard::Words(_) | Heard::Mumbling | Heard::ServerFirst => return self.opaque(session, begun).await,
+            Heard::Words(_) | Heard::Mumbling | Heard::ServerFirst => {
+                return self.opaque(session, begun).await;
+            }
             Heard::Nothing => return,
             Heard::Unreachable(error) => {
                 unreachable(&session, &error);
@@ -226,7 +229,10 @@ impl Inbound {
         if passes || self.is_opaque(session.target().port()) || !begun.opening.answered.is_empty() {
             return Heard::Words(Protocol::Opaque);
         }
-        begun.opening.hear(known_protocol, self.patience(), || self.connector.dial_application(session.target())).await
+        begun
+            .opening
+            .hear(known_protocol, self.patience(), || self.connector.dial_application(session.target()))
+            .await
     }
 
     fn is_opaque(&self, port: u16) -> bool {

@@ -82,7 +82,9 @@ impl Outbound {
         let version = match self.protocol(&connection, &mut opening).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
-            Heard::Words(_) | Heard::Mumbling | Heard::ServerFirst => return self.opaque(connection, opening).await,
+            Heard::Words(_) | Heard::Mumbling | Heard::ServerFirst => {
+                return self.opaque(connection, opening).await;
+            }
             Heard::Nothing => return,
             Heard::Unreachable(error) => {
                 unreachable(&connection.session, &error);
@@ -102,7 +104,11 @@ impl Outbound {
         }
     }
 
-    async fn protocol(&self, connection: &Connection, opening: &mut Opening) -> Heard<Protocol, ConnectError> {
+    async fn protocol(
+        &self,
+        connection: &Connection,
+        opening: &mut Opening,
+    ) -> Heard<Protocol, ConnectError> {
         let port = connection.original.map(|original| original.port());
         if port.is_some_and(|port| self.config.outbound_opaque_ports.contains(&port)) {
             return Heard::Words(Protocol::Opaque);

@@ -65,7 +65,12 @@ enum State {
 }
 
 impl Direction {
-    fn poll_copy(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<()>> {
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<io::Result<()>> {
         loop {
             match self.state {
                 State::Copying => {
@@ -99,7 +104,12 @@ impl Direction {
     }
 
     /// Reads once and writes what it can of it; zero is the end.
-    fn poll_pass(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<usize>> {
+    fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buf = ReadBuf::new(scratch);
             ready!(Pin::new(from).poll_read(cx, &mut buf))?;

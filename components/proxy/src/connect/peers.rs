@@ -1,11 +1,7 @@
 //! Peers to which TLS failed: until a probe succeeds, connections to them do not try again, so that only the first one
 //! waits for a broken peer.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use conduit_identity::{HandshakeFailure, Identity};
 use conduit_runtime::{Backoff, Seed};

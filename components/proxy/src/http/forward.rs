@@ -179,8 +179,7 @@ pub(crate) type Http2 = conn::http2::SendRequest<Upload>;
 /// None that a new connection has; hyper says it may.
 pub(crate) async fn open_http1(
     stream: Stream,
-) -> Result<(Http1, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error>
-{
+) -> Result<(Http1, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error> {
     let mut client = conn::http1::Builder::new();
     client
         .max_headers(MAX_HEADERS)
@@ -198,8 +197,7 @@ pub(crate) async fn open_http1(
 /// The preface could not be written.
 pub(crate) async fn open_http2(
     stream: Stream,
-) -> Result<(Http2, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error>
-{
+) -> Result<(Http2, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error> {
     let mut client = conn::http2::Builder::new(TokioExecutor::new());
     client.timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32);
     client.handshake(TokioIo::new(stream)).await

@@ -98,7 +98,8 @@ mod tests {
     use super::*;
 
     fn request(fields: &[(&'static str, &str)]) -> request::Parts {
-        let builder = fields.iter().fold(Request::builder(), |builder, (name, value)| builder.header(*name, *value));
+        let builder =
+            fields.iter().fold(Request::builder(), |builder, (name, value)| builder.header(*name, *value));
         builder.body(()).unwrap().into_parts().0
     }
 
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_refused_upgrade_is_an_ordinary_response() {
-        let mut refused = Response::builder().status(426).header(UPGRADE, "websocket").header(CONNECTION, "Upgrade");
+        let mut refused =
+            Response::builder().status(426).header(UPGRADE, "websocket").header(CONNECTION, "Upgrade");
         let mut head = std::mem::take(&mut refused).body(()).unwrap().into_parts().0;
         assert!(!prepare_response(&mut head, Becomes::Upgrade, Tie::Loose));
         assert!(names(&head.headers).is_empty());

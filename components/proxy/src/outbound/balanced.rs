@@ -57,8 +57,14 @@ pub(super) async fn serve(
     let lanes = Arc::new(Lanes::new(outbound.pool.clone(), outbound.config.timeouts.pool_idle));
     let handover = Handover::default();
     let session = connection.session.clone();
-    let balanced =
-        Balanced { outbound: outbound.clone(), connection, version, lanes, resetter, handover: handover.clone() };
+    let balanced = Balanced {
+        outbound: outbound.clone(),
+        connection,
+        version,
+        lanes,
+        resetter,
+        handover: handover.clone(),
+    };
     let balanced = Arc::new(balanced);
     let forward = move |request| {
         let balanced = Arc::clone(&balanced);
@@ -96,7 +102,9 @@ impl Balanced {
                 self.resetter.iter().for_each(Resetter::arm);
                 Err(Failed::unsent(error.failure()))
             }
-            Err(Unsent::Unanswered(unanswered)) => Err(unanswered.fail(&mut exchange, self.resetter.as_ref())),
+            Err(Unsent::Unanswered(unanswered)) => {
+                Err(unanswered.fail(&mut exchange, self.resetter.as_ref()))
+            }
         }
     }
 
@@ -169,7 +177,8 @@ impl Balanced {
     }
 
     async fn share(&self, remote: &Remote, security: &Security) -> Result<Shared, ConnectError> {
-        let Opened { connected: Connected { stream, tls, not_after }, .. } = self.open(remote, security).await?;
+        let Opened { connected: Connected { stream, tls, not_after }, .. } =
+            self.open(remote, security).await?;
         let (sender, connection) = forward::open_http2(stream).await.map_err(broken)?;
         run(connection);
         Ok(Shared { sender, tls: Arc::new(tls), not_after })

@@ -82,7 +82,8 @@ impl Route {
                 Picked::Nothing => None,
             };
         }
-        let untried: Vec<_> = endpoints.list.iter().filter(|endpoint| !self.tried.contains(&endpoint.addr)).collect();
+        let untried: Vec<_> =
+            endpoints.list.iter().filter(|endpoint| !self.tried.contains(&endpoint.addr)).collect();
         match balance::pick(&untried, |endpoint| &*endpoint.load, now, draw) {
             Picked::Available(index) | Picked::AllFailing(index) => {
                 untried.get(index).map(|endpoint| Remote::Endpoint((*endpoint).clone()))
@@ -97,7 +98,8 @@ impl Outbound {
     /// is asked for the first time.
     pub(super) async fn route(&self, connection: &Connection, authority: &str) -> Route {
         let original = connection.original;
-        let target = Target::of_request(Some(authority), &self.config.pod_namespace, original.map(OriginalDst));
+        let target =
+            Target::of_request(Some(authority), &self.config.pod_namespace, original.map(OriginalDst));
         let resolution = match &target {
             Some(target) => {
                 let resolution = self.discover.resolve(target, self.config.timeouts.discovery).await;
