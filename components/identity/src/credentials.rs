@@ -81,7 +81,8 @@ impl Credentials {
             .map_err(|source| LoadError::Certificate(source.to_string()))?;
         let (leaf, issuers) =
             chain.split_first().ok_or_else(|| LoadError::Certificate("it holds none".to_owned()))?;
-        let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| LoadError::Key(source.to_string()))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| LoadError::Key(source.to_string()))?;
 
         let judge = Judge { trust, signatures: crypto.signatures() };
         // Trust is judged at a moment the certificates cover, so that a wrong root is not taken for a wrong clock.

@@ -14,7 +14,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime as RustlsTime};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage};
 
 use crate::{Identity, TrustBundle, UnixTime};
 
@@ -73,26 +73,8 @@ impl Judge {
             Role::Server => KeyUsage::server_auth(),
             Role::Client => KeyUsage::client_auth(),
         };
-        self.verify_usage(&end_entity, intermediates, now, usage, leaf)
-    }
-
-    fn verify_usage(
-        &self,
-        end_entity: &EndEntityCert<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: RustlsTime,
-        usage: impl ExtendedKeyUsageValidator,
-        leaf: &CertificateDer<'_>,
-    ) -> Result<Verified, webpki::Error> {
-        let path = end_entity.verify_for_usage(
-            self.signatures.all,
-            self.trust.anchors(),
-            intermediates,
-            now,
-            usage,
-            None,
-            None,
-        )?;
+        let (algorithms, anchors) = (self.signatures.all, self.trust.anchors());
+        let path = end_entity.verify_for_usage(algorithms, anchors, intermediates, now, usage, None, None)?;
         let (mut not_before, mut not_after) = validity(leaf)?;
         for issuer in path.intermediate_certificates() {
             let (begins, ends) = validity(&issuer.der())?;

@@ -243,3 +243,45 @@ async fn a_clock_that_moves_on_fails_the_next_handshake() {
     let failure = shake(&client, &server, &identity("voting")).await.0.unwrap_err();
     assert_eq!(failure.reason(), HandshakeFailure::Expired);
 }
+
+/// Presents `chain` and signs with a key that is not the chain's.
+#[tokio::test]
+async fn a_client_that_does_not_hold_its_certificates_key_is_refused() {
+    let root = Authority::new("conduit");
+    let stolen = CertificateDer::pem_slice_iter(&root.good("web").chain).map(Result::unwrap).collect();
+    let provider = Crypto::shipped().provider;
+    let own = root.good("emoji");
+    let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(&own.key).unwrap();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let forged = rustls::sign::CertifiedKey::new(stolen, key);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&root.root()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_details(provider, Arc::new(Fixed))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(forged)));
+    let server = loaded(&root.good("voting"), "voting", NOW);
+    let (near, far) = duplex(64 * 1024);
+    let name = ServerName::try_from(identity("voting").to_string()).unwrap();
+    let (_, served) =
+        tokio::join!(TlsConnector::from(Arc::new(config)).connect(name, near), accept(&server, far));
+    assert!(served.is_err());
+}
+
+#[tokio::test]
+async fn what_is_no_client_hello_fails_without_a_panic() {
+    let root = Authority::new("conduit");
+    let server = loaded(&root.good("voting"), "voting", NOW);
+    for (sent, expected) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], HandshakeFailure::Protocol),
+        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", HandshakeFailure::Protocol),
+        (b"\x16\x03\x01", HandshakeFailure::Reset),
+        (b"", HandshakeFailure::Reset),
+    ] {
+        let (mut near, far) = duplex(64 * 1024);
+        near.write_all(sent).await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(accept(&server, far).await.unwrap_err().reason(), expected, "{sent:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::support::{Authority, HOUR, NOW, identity, store, with_anchors};
 use conduit_identity::{LoadError, Pem, Store, Unusable};
+use proptest::prelude::*;
 
 #[test]
 fn nothing_is_there_before_the_files_are() {
@@ -172,4 +173,26 @@ fn keys_are_never_shown() {
     let key = String::from_utf8(pem.key.clone()).unwrap();
     let secret = key.lines().nth(1).unwrap();
     assert!(!shown.contains(secret) && !shown.contains(&format!("{:?}", &pem.key[..8])), "{shown}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_files_are_an_error_and_never_a_panic(which in 0..3_usize, at: prop::sample::Index, bits in 1..=255_u8) {
+        let mut pem = Authority::new("conduit").good("web");
+        let file = [&mut pem.chain, &mut pem.key, &mut pem.anchors].into_iter().nth(which).unwrap();
+        let at = at.index(file.len());
+        file[at] ^= bits;
+        let (store, _) = store("web");
+        // Damage to a line end or to what surrounds the certificates may be harmless.
+        let _ = store.load(&pem);
+    }
+
+    #[test]
+    fn any_bytes_are_an_error(chain: Vec<u8>, key: Vec<u8>, anchors: Vec<u8>) {
+        let (store, _) = store("web");
+        let pem = Pem { chain, key, anchors };
+        prop_assert!(store.load(&pem).is_err());
+    }
 }
