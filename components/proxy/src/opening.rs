@@ -55,7 +55,7 @@ pub(crate) enum Heard<T, E> {
     ServerFirst,
     /// The client left without a word.
     Nothing,
-    /// The server could not be dialled.
+    /// The server could not be dialled, or broke the connection.
     Unreachable(E),
 }
 
@@ -74,6 +74,7 @@ impl Opening {
         dial: impl FnOnce() -> Dialed,
     ) -> Heard<T, E>
     where
+        E: From<io::Error>,
         Dialed: Future<Output = Result<Stream, E>>,
     {
         if self.said.is_empty() {
@@ -110,16 +111,16 @@ impl Opening {
         dial: impl FnOnce() -> Dialed,
     ) -> Result<bool, Quiet<E>>
     where
+        E: From<io::Error>,
         Dialed: Future<Output = Result<Stream, E>>,
     {
-        let spoke = |read: io::Result<usize>| matches!(read, Ok(1..));
         if self.server.is_none() {
             if let Ok(read) = timeout(silence, read(&mut self.client, &mut self.said)).await {
-                return Ok(spoke(read));
+                return Ok(self.spoke(read));
             }
             let server = tokio::select! {
                 biased;
-                read = read(&mut self.client, &mut self.said) => return Ok(spoke(read)),
+                read = read(&mut self.client, &mut self.said) => return Ok(self.spoke(read)),
                 server = dial() => server.map_err(Quiet::Unreachable)?,
             };
             self.server = Some(server);
@@ -127,8 +128,22 @@ impl Opening {
         let Some(server) = &mut self.server else { return Ok(false) };
         tokio::select! {
             biased;
-            read = read(&mut self.client, &mut self.said) => Ok(spoke(read)),
-            _ = read(server, &mut self.answered) => Err(Quiet::ServerFirst),
+            read = read(&mut self.client, &mut self.said) => Ok(self.spoke(read)),
+            read = read(server, &mut self.answered) => match read {
+                Ok(_) => Err(Quiet::ServerFirst),
+                Err(error) => Err(Quiet::Unreachable(error.into())),
+            },
+        }
+    }
+
+    /// Whether the client said something; if it broke the connection instead, the server's is broken too.
+    fn spoke(&mut self, read: io::Result<usize>) -> bool {
+        match read {
+            Ok(count) => count > 0,
+            Err(_) => {
+                self.server.take().into_iter().for_each(Stream::reset);
+                false
+            }
         }
     }
 

@@ -124,8 +124,9 @@ impl Outbound {
     /// Opens the connection that opaque bytes would take, because the server may be the one to speak first.
     async fn dial_ahead(&self, connection: &Connection) -> Result<Stream, ConnectError> {
         let Some(original) = connection.original else {
-            // Without a destination there is no server that could speak.
-            return std::future::pending().await;
+            // Without a destination there is no server that could speak, and no reason to wait for long.
+            tokio::time::sleep(self.config.timeouts.detect).await;
+            return Err(ConnectError::Refused);
         };
         let opened = self.open_original(connection, original).await?;
         let Connected { stream, tls, not_after } = opened.connected;

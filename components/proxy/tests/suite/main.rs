@@ -3,9 +3,11 @@
 
 mod support;
 
+mod http;
 mod inbound;
 mod layering;
 mod outbound;
 mod shutdown;
+mod tcp;
 mod tls;
 mod upgrade;
