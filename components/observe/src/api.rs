@@ -13,6 +13,7 @@ use axum::{
     routing::get,
 };
 use conduit_identity::ControlPlane;
+use conduit_runtime::drain;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -25,7 +26,10 @@ use crate::{
     row::Stat,
     sources::Source,
     stat,
+    tap::Taps,
 };
+
+mod tap;
 
 /// What the API answers from.
 #[derive(Clone)]
@@ -36,6 +40,10 @@ pub struct Api {
     pub inventory: watch::Receiver<Arc<Inventory>>,
     /// Whose API it is.
     pub control_plane: ControlPlane,
+    /// Live requests.
+    pub(crate) taps: Taps,
+    /// Ends streams.
+    pub(crate) drain: drain::Watch,
 }
 
 impl Api {
@@ -43,6 +51,7 @@ impl Api {
     pub fn router(self) -> Router {
         Router::new()
             .route("/api/v1/stat", get(stat))
+            .route("/api/v1/tap", get(tap::tap))
             .route("/api/v1/pods", get(pods))
             .route("/api/v1/version", get(version))
             .method_not_allowed_fallback(method_not_allowed)

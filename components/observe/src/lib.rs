@@ -9,6 +9,7 @@
 //! Where it comes from:
 //! - `sources.rs`: [`sources::Source`]; `sources/text.rs` reads a proxy's metrics, `sources/window.rs` and
 //!   `sources/trail.rs` remember what they grew by, `sources/scrape.rs` asks every pod
+//! - `tap.rs`: live requests, from every pod's proxy
 //! - `resources.rs`: the cluster, by watches, as [`inventory::Inventory`]
 //!
 //! Who is told:
@@ -21,9 +22,10 @@
 //! connections that carried bytes. What is missing (a pod that cannot be read) is told beside the answer. Memory is
 //! bounded by pods and label sets, not by time or traffic.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use conduit_identity::{Clock, Crypto};
+use conduit_identity::{Clock, ControlPlane, Crypto, Files, Identity, ReloadResult, Store};
+use conduit_k8s::owned::COMPONENT_OBSERVE;
 use conduit_net::Net;
 use conduit_runtime::{Seed, admin, admin::Admin, drain, metrics::Registry, ready::Readiness};
 use futures::future::{BoxFuture, FutureExt};
@@ -46,12 +48,16 @@ pub mod samples;
 mod server;
 pub mod sources;
 pub mod stat;
+pub mod tap;
 #[cfg(test)]
 mod testing;
 
 pub use config::Config;
 
-use crate::{api::Api, inventory::Inventory, sources::scrape};
+use crate::{api::Api, inventory::Inventory, sources::scrape, tap::Taps};
+
+/// How often the credentials' files are looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What observe works with.
 pub struct Deps {
@@ -105,27 +111,42 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
 
         let readiness = Readiness::default();
         let cluster_known = readiness.guard("the cluster's pods");
-        let admin = admin::serve(admin, Admin::new(readiness, Registry::default()), drain.clone());
+        let admin = admin::serve(admin, Admin::new(readiness.clone(), Registry::default()), drain.clone());
 
         let (published, inventory) = watch::channel(Arc::new(Inventory::default()));
         let control_plane = config.control_plane.clone();
         let known = || cluster_known.ready();
-        let resources =
-            resources::follow(deps.client, config.timing, deps.seed, control_plane.clone(), published, known);
+        let resources = resources::follow(
+            deps.client,
+            config.timing,
+            deps.seed.clone(),
+            control_plane.clone(),
+            published,
+            known,
+        );
+
+        let store = match &config.files {
+            Some(_) => Store::new(own_identity(&config.control_plane), deps.crypto, deps.clock.clone()),
+            None => Store::disabled(),
+        };
+        let credentials = keep_credentials(config.files, store.clone(), readiness.clone());
 
         let shared = scrape::Shared::new();
         let scraper = scrape::Scraper {
-            net: deps.net,
+            net: deps.net.clone(),
             clock: deps.clock,
             inventory: inventory.clone(),
             shared: shared.clone(),
             limits: config.limits,
         };
-        let api = Api { source: sources::Source::Window(shared), inventory, control_plane };
+        let taps = Taps::new(deps.net, store, deps.seed.fork("tap"), inventory.clone());
+        let source = sources::Source::Window(shared);
+        let api = Api { source, inventory, control_plane, taps, drain: drain.clone() };
         let serving = server::serve(listener, api.router(), drain.clone());
 
         // What never ends by itself ends when the last answer has been given.
-        let background = futures::future::join(resources.boxed(), scraper.run(drain).boxed());
+        let background =
+            futures::future::join3(resources.boxed(), scraper.run(drain).boxed(), credentials.boxed());
         tokio::select! {
             _ = futures::future::join(serving, admin) => {}
             // Never: the cluster is followed until this future is dropped.
@@ -134,4 +155,27 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         Ok(())
     }
     .boxed()
+}
+
+/// Who observe is to the proxies that it taps.
+fn own_identity(control_plane: &ControlPlane) -> Identity {
+    Identity::of(&control_plane.component(COMPONENT_OBSERVE), control_plane)
+}
+
+/// Keeps `store` in step with the files, for ever.
+async fn keep_credentials(files: Option<Files>, store: Store, readiness: Readiness) {
+    let Some(files) = files else {
+        readiness.note("tls", "disabled: there is no tap");
+        return std::future::pending().await;
+    };
+    let told = store.clone();
+    let on_result = move |result: ReloadResult| {
+        match &result {
+            ReloadResult::Reloaded => tracing::info!("credentials loaded"),
+            ReloadResult::Unreadable(error) => tracing::warn!(%error, "no credentials"),
+            ReloadResult::Rejected(error) => tracing::warn!(%error, "credentials are not usable"),
+        }
+        readiness.note("tls", told.current().err().map_or("ok", |reason| reason.label()));
+    };
+    conduit_identity::watch(files, store, on_result, LOOK).await;
 }

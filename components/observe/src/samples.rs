@@ -104,9 +104,9 @@ impl Labels {
         "dst_service",
         "dst_stateful_set",
         "peer",
-        "reason",
         "server_id",
         "tls",
+        "tls_reason",
     ];
 
     /// The name as [`Labels::KEPT`] has it, when it is kept.

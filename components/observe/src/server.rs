@@ -33,8 +33,6 @@ async fn connection(accepted: Accepted, router: Router, drain: drain::Watch) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        // A client that has sent its question and waits for events may close its sending side.
-        .half_close(true)
         .auto_date_header(false);
     let service = TowerToHyperService::new(router);
     let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(accepted.io), service));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::samples::Samples;
 
+pub mod reading;
 pub mod scrape;
 pub mod text;
 pub mod trail;

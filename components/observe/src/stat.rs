@@ -184,7 +184,7 @@ impl Tally {
         } else {
             // Why a handshake failed is told alongside.
             let why =
-                labels.get("reason").map_or_else(|| tls.to_owned(), |reason| format!("{tls} ({reason})"));
+                labels.get("tls_reason").map_or_else(|| tls.to_owned(), |reason| format!("{tls} ({reason})"));
             *self.plaintext.entry(why).or_default() += count;
         }
     }

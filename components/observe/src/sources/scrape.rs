@@ -10,7 +10,7 @@ use conduit_identity::Clock;
 use conduit_net::Net;
 use conduit_runtime::drain;
 use futures::{StreamExt, stream};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -19,7 +19,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::{trail::Tick, window::Window};
+use super::{
+    reading::{Reading, Unreadable},
+    trail::Tick,
+    window::Window,
+};
 use crate::inventory::{Inventory, Pod};
 
 /// Rounds between two attempts at a pod that has failed for long.
@@ -36,8 +40,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Readings at a time.
     pub concurrency: usize,
-    /// Bytes of one pod's metrics. A label set of a proxy is about 350 bytes and a histogram has 28 lines: 4 MiB are
-    /// some 400 of them.
+    /// Octets of one pod's metrics. A label set of a proxy is about 350 octets and a histogram has 28 lines: 32 MiB are
+    /// some 3,000 of them, far more than a pod has peers.
     pub max_bytes: usize,
     /// Pods in all; those beyond are reported as not read.
     pub max_pods: usize,
@@ -49,7 +53,7 @@ impl Default for Limits {
             interval: Duration::from_secs(2),
             deadline: Duration::from_millis(1500),
             concurrency: 32,
-            max_bytes: 4 << 20,
+            max_bytes: 32 << 20,
             max_pods: 1000,
         }
     }
@@ -151,13 +155,10 @@ impl Scraper {
     async fn read(&self, pod: &Pod) -> Result<(), ReadError> {
         let Some(addr) = pod.metrics() else { return Ok(()) };
         let fetched = timeout(self.limits.deadline, fetch(&self.net, addr, self.limits.max_bytes)).await;
-        let text = fetched.map_err(|_| ReadError::Slow { addr, deadline: self.limits.deadline })??;
+        let reading = fetched.map_err(|_| ReadError::Slow { addr, deadline: self.limits.deadline })??;
         let (at, now) = (self.shared.tick(), self.clock.now());
-        self.shared
-            .window
-            .lock()
-            .read(pod, at, now, &text)
-            .map_err(|source| ReadError::Unreadable { addr, source })
+        self.shared.window.lock().read(pod, at, now, reading);
+        Ok(())
     }
 }
 
@@ -202,16 +203,16 @@ enum ReadError {
     Http { addr: SocketAddr, source: hyper::Error },
     #[error("{addr} answered {status} instead of metrics")]
     Status { addr: SocketAddr, status: StatusCode },
-    #[error("{addr} did not send the whole of its metrics: {source}")]
-    Body { addr: SocketAddr, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("{addr} sent something that is not text")]
-    NotText { addr: SocketAddr },
+    #[error("{addr} sends over {max_bytes} octets of metrics")]
+    TooLong { addr: SocketAddr, max_bytes: usize },
+    #[error("{addr} cannot be asked: {source}")]
+    Request { addr: SocketAddr, source: http::Error },
     #[error("{addr} sent metrics that cannot be used: {source}")]
-    Unreadable { addr: SocketAddr, source: super::window::Unreadable },
+    Unreadable { addr: SocketAddr, source: Unreadable },
 }
 
 /// One connection, one request. The caller owns the deadline.
-async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<String, ReadError> {
+async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<Reading, ReadError> {
     let io = net.connect(addr).await.map_err(|source| ReadError::Unreachable { addr, source })?;
     let http = |source| ReadError::Http { addr, source };
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(http)?;
@@ -221,14 +222,24 @@ async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<String, 
             .header(header::ACCEPT, "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
             .header(header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
-            .map_err(|error| ReadError::Body { addr, source: error.into() })?;
+            .map_err(|source| ReadError::Request { addr, source })?;
         let response = sender.send_request(request).await.map_err(http)?;
         if response.status() != StatusCode::OK {
             return Err(ReadError::Status { addr, status: response.status() });
         }
-        let body = Limited::new(response.into_body(), max_bytes).collect().await;
-        let bytes = body.map_err(|source| ReadError::Body { addr, source })?.to_bytes();
-        String::from_utf8(bytes.into()).map_err(|_| ReadError::NotText { addr })
+        let unreadable = |source| ReadError::Unreadable { addr, source };
+        let (mut reading, mut body, mut octets) = (Reading::default(), response.into_body(), 0);
+        // Read as it comes: only the few lines that matter are kept.
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(http)?;
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            octets += data.len();
+            if octets > max_bytes {
+                return Err(ReadError::TooLong { addr, max_bytes });
+            }
+            reading.feed(data).map_err(unreadable)?;
+        }
+        reading.finish().map_err(unreadable)
     };
     // The connection is driven only as long as its one exchange takes; how it ends shows there.
     let drive = async {
@@ -241,3 +252,6 @@ async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<String, 
         () = drive => Err(ReadError::Slow { addr, deadline: Duration::ZERO }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,15 +16,13 @@ pub struct Sample<'a> {
     pub value: f64,
 }
 
-/// Every sample of `text`, in order. Comments, timestamps and exemplars are skipped.
-pub fn parse(text: &str) -> impl Iterator<Item = Result<Sample<'_>, ParseError>> {
-    let lines = text.split_inclusive('\n').zip(1..);
-    let samples = lines.filter(|(line, _)| !line.trim().is_empty() && !line.starts_with('#'));
-    samples.map(|(line, number)| {
-        // Half a number is a number too: the line's end is what says that it is whole.
-        let whole = line.strip_suffix('\n').ok_or("the text ends within it");
-        whole.and_then(|line| sample(line.trim())).map_err(|what| ParseError { line: number, what })
-    })
+/// The sample on one line; none for a comment and an empty line.
+///
+/// # Errors
+/// What is missing or wrong.
+pub fn parse(line: &str) -> Result<Option<Sample<'_>>, &'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') { Ok(None) } else { sample(line).map(Some) }
 }
 
 /// A line is not a sample.
@@ -36,6 +34,62 @@ pub struct ParseError {
     /// What is missing or wrong there.
     pub what: &'static str,
 }
+
+/// The longest line: label values are names, and names are short.
+const MAX_LINE: usize = 64 * 1024;
+
+/// Cuts a text that arrives in pieces into lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    rest: Vec<u8>,
+    number: usize,
+}
+
+impl Lines {
+    /// Hands each line that `bytes` completes to `each`, without its end.
+    ///
+    /// # Errors
+    /// The first line that is no UTF-8, is too long, or that `each` refuses.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(&str) -> Result<(), &'static str>,
+    ) -> Result<(), ParseError> {
+        let mut bytes = bytes;
+        while let Some(end) = bytes.iter().position(|octet| *octet == b'\n') {
+            let (line, after) = (&bytes[..end], &bytes[end + 1..]);
+            self.number += 1;
+            let told = match self.rest.is_empty() {
+                true => std::str::from_utf8(line).map_err(|_| NOT_TEXT).and_then(&mut each),
+                false => {
+                    self.rest.extend_from_slice(line);
+                    std::str::from_utf8(&self.rest).map_err(|_| NOT_TEXT).and_then(&mut each)
+                }
+            };
+            told.map_err(|what| ParseError { line: self.number, what })?;
+            self.rest.clear();
+            bytes = after;
+        }
+        if self.rest.len() + bytes.len() > MAX_LINE {
+            return Err(ParseError { line: self.number + 1, what: "it is too long" });
+        }
+        self.rest.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Says whether the text is whole: half a number is a number too, so it is the line's end that tells.
+    ///
+    /// # Errors
+    /// The text ends within a line that is no comment. (`# EOF` comes without a line end from some.)
+    pub fn finish(self) -> Result<(), ParseError> {
+        match self.rest.first() {
+            None | Some(b'#') => Ok(()),
+            Some(_) => Err(ParseError { line: self.number + 1, what: "the text ends within it" }),
+        }
+    }
+}
+
+const NOT_TEXT: &str = "it is not UTF-8";
 
 fn sample(line: &str) -> Result<Sample<'_>, &'static str> {
     let end = line.find(|c: char| !is_name(c)).ok_or("no value")?;
@@ -116,10 +170,24 @@ mod tests {
 
     use super::*;
 
-    const WHOLE: &str = "a_total{b=\"c\\\\d\\\"e\",f=\"g\"} 123456\nb 2\n# EOF";
+    const WHOLE: &str = "a_total{b=\"c\\\\d\\\"é\",f=\"g\"} 123456\nb 2\n# EOF";
 
-    fn one(text: &str) -> Result<Sample<'_>, ParseError> {
-        parse(text).next().unwrap()
+    /// Name, labels and value of every sample, the text arriving in pieces that end at `cuts`.
+    fn read(text: &[u8], cuts: &[usize]) -> Result<Vec<(String, Vec<(String, String)>, f64)>, ParseError> {
+        let mut samples = Vec::new();
+        let mut lines = Lines::default();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.min(&text.len()).to_owned()).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        for piece in cuts.windows(2) {
+            lines.feed(&text[piece[0]..piece[1]], |line| {
+                samples.extend(
+                    parse(line)?.map(|sample| (sample.name.to_owned(), pairs(&sample), sample.value)),
+                );
+                Ok(())
+            })?;
+        }
+        lines.finish().map(|()| samples)
     }
 
     fn pairs(sample: &Sample<'_>) -> Vec<(String, String)> {
@@ -135,12 +203,12 @@ response_total{direction=\"inbound\",tls=\"true\"} 12 1520879607.789
 
 up 1
 latency_bucket{le=\"+Inf\", } 3 # {trace=\"a\"} 0.67 1.0
-\tweird  {a = \"b\"}  +Inf
+\tweird  {a = \"b\"}  +Inf\r
 # EOF
 ";
-        let samples: Vec<_> = parse(text).collect::<Result<_, _>>().unwrap();
+        let samples = read(text.as_bytes(), &[]).unwrap();
         let names: Vec<_> =
-            samples.iter().map(|sample| (sample.name, sample.labels.len(), sample.value)).collect();
+            samples.iter().map(|(name, labels, value)| (&**name, labels.len(), *value)).collect();
         let expected = [
             ("response_total", 2, 12.0),
             ("up", 0, 1.0),
@@ -152,7 +220,7 @@ latency_bucket{le=\"+Inf\", } 3 # {trace=\"a\"} 0.67 1.0
 
     #[test]
     fn escapes_are_undone() {
-        let sample = one("a{b=\"x\\\"y\\\\z\\nw\\q\",c=\"\"} 1\n").unwrap();
+        let sample = parse(r#"a{b="x\"y\\z\nw\q",c=""} 1"#).unwrap().unwrap();
         assert_eq!(pairs(&sample), [("b".into(), "x\"y\\z\nw\\q".into()), ("c".into(), String::new())]);
     }
 
@@ -173,10 +241,11 @@ latency_bucket{le=\"+Inf\", } 3 # {trace=\"a\"} 0.67 1.0
             "{} 1",
             "a{1",
         ] {
-            let text = format!("ok 1\n{line}\n");
-            let error = parse(&text).nth(1).unwrap().unwrap_err();
+            let error = read(format!("ok 1\n{line}\n").as_bytes(), &[]).unwrap_err();
             assert_eq!(error.line, 2, "{line}");
         }
+        assert_eq!(read(b"ok 1\na\xff 1\n", &[]).unwrap_err().what, NOT_TEXT);
+        assert!(read(&vec![b'a'; MAX_LINE + 1], &[]).is_err());
     }
 
     fn escape(value: &str) -> String {
@@ -187,27 +256,27 @@ latency_bucket{le=\"+Inf\", } 3 # {trace=\"a\"} 0.67 1.0
         #[test]
         fn what_is_written_is_read_back(
             name in "[a-zA-Z_:][a-zA-Z0-9_:]{0,20}",
-            labels in prop::collection::vec(("[a-zA-Z_][a-zA-Z0-9_]{0,8}", "(?s)[^\r]{0,20}"), 0..6),
+            labels in prop::collection::vec(("[a-zA-Z_][a-zA-Z0-9_]{0,8}", "(?s).{0,20}"), 0..6),
             value in any::<f64>().prop_filter("NaN is not equal to itself", |value| !value.is_nan()),
+            cuts in prop::collection::vec(0usize..400, 0..4),
         ) {
             let written: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
             let text = format!("{name}{{{}}} {value:?}\n", written.join(","));
-            let read = one(&text).unwrap();
-            prop_assert_eq!(read.name, name);
-            prop_assert_eq!(pairs(&read), labels);
-            prop_assert_eq!(read.value, value);
+            prop_assert_eq!(read(text.as_bytes(), &cuts), Ok(vec![(name, labels, value)]));
         }
 
         #[test]
         fn no_text_makes_it_panic(text in "(?s)[a-z\"\\\\{},=#\n\t 0-9.é]{0,200}") {
-            parse(&text).for_each(drop);
+            drop(read(text.as_bytes(), &[]));
         }
 
         #[test]
         fn a_text_cut_short_never_invents_a_value(cut in 0..WHOLE.len()) {
-            let whole: Vec<_> = parse(WHOLE).flatten().collect();
-            let read: Vec<_> = parse(&WHOLE[..cut]).flatten().collect();
-            prop_assert!(whole.len() == 2 && whole.starts_with(&read));
+            let whole = read(WHOLE.as_bytes(), &[]).unwrap();
+            prop_assert_eq!(whole.len(), 2);
+            if let Ok(samples) = read(&WHOLE.as_bytes()[..cut], &[]) {
+                prop_assert!(whole.starts_with(&samples));
+            }
         }
     }
 }

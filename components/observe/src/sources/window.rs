@@ -15,7 +15,7 @@
 //! Per pod, with S label sets as the proxy exposes them (at most [`MAX_SETS`], each about 350 bytes of text and 8 bytes a
 //! number) and F of them after what rows do not need is summed over (about 250 bytes, plus the trails: see
 //! [`Trail`]): a proxy with 20 busy destinations has S near 100 and F near 60, hence about 0.2 MB, most of it
-//! latencies; one at the limits, 4,000 label sets, about 4 MB before trails. Over [`MAX_FOLDED`], series are summed
+//! latencies; one at the limits, about 6 MB before trails. Over [`MAX_FOLDED`], series are summed
 //! without authority and destination, so that totals stay true. Pods are bounded by the scraper.
 
 use std::{
@@ -26,8 +26,10 @@ use std::{
 
 use conduit_identity::UnixTime;
 
+#[cfg(doc)]
+use super::reading::MAX_SETS;
 use super::{
-    text::{ParseError, parse},
+    reading::{Metric, RawKey, Reading},
     trail::{Tick, Trail},
 };
 use crate::{
@@ -41,8 +43,6 @@ use crate::{
 
 /// How old a process may be when it is first read for all it counted to be recent.
 const BIRTH_GAP: Duration = Duration::from_secs(10);
-/// Label sets that one pod may expose of the metrics read here.
-const MAX_SETS: usize = 4_000;
 /// Label sets of one pod that are told apart.
 const MAX_FOLDED: usize = 1_000;
 
@@ -63,17 +63,11 @@ impl Window {
     }
 
     /// Takes in what `pod` served at `at`, which the wall clock calls `now`.
-    ///
-    /// # Errors
-    /// The text is not what a proxy serves, or too much of it. Nothing of it is taken in then; note it with
-    /// [`Window::failed`].
-    pub fn read(&mut self, pod: &Pod, at: Tick, now: UnixTime, text: &str) -> Result<(), Unreadable> {
-        let reading = Reading::parse(text)?;
+    pub fn read(&mut self, pod: &Pod, at: Tick, now: UnixTime, reading: Reading) {
         let past = self.pods.entry(key(pod)).or_insert_with(|| Past::new(pod));
         past.owners.clone_from(&pod.owners);
         let from = past.take(reading, at, now);
         self.began = Some(self.began.map_or(from, |began| began.min(from)));
-        Ok(())
     }
 
     /// Notes that `pod` could not be read, and why.
@@ -111,84 +105,6 @@ impl Default for Window {
 
 fn key(pod: &Pod) -> PodKey {
     (pod.name.clone(), pod.uid.clone())
-}
-
-/// What a pod served cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// It is not text that a proxy writes.
-    #[error(transparent)]
-    Text(#[from] ParseError),
-    /// A label that a proxy always writes, or a count, is not there or not possible.
-    #[error("{0} is not a count that a proxy serves")]
-    Value(String),
-    /// More than is kept for one pod.
-    #[error("it exposes over {MAX_SETS} label sets")]
-    TooMuch,
-}
-
-/// What is read of a proxy's metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Metric {
-    Responses,
-    Latency,
-    Closes,
-    Open,
-}
-
-impl Metric {
-    fn of(name: &str) -> Option<Self> {
-        match name {
-            "response_total" => Some(Self::Responses),
-            "response_latency_ms_bucket" => Some(Self::Latency),
-            "tcp_close_total" => Some(Self::Closes),
-            "tcp_open_connections" => Some(Self::Open),
-            _ => None,
-        }
-    }
-}
-
-/// A label set of one metric, all labels but `le`, sorted: two orders of the same labels are one series.
-type RawKey = (Metric, Vec<(Box<str>, Box<str>)>);
-
-/// One scrape of one pod, parsed.
-#[derive(Debug, Default)]
-struct Reading {
-    /// By label set, counts by upper bound; a plain counter has the one bound infinity.
-    sets: BTreeMap<RawKey, BTreeMap<Bound, f64>>,
-    process_start: Option<f64>,
-}
-
-impl Reading {
-    fn parse(text: &str) -> Result<Self, Unreadable> {
-        let mut reading = Self::default();
-        for sample in parse(text) {
-            let sample = sample?;
-            if sample.name == "process_start_time_seconds" {
-                reading.process_start = Some(sample.value);
-            }
-            let Some(metric) = Metric::of(sample.name) else { continue };
-            let bad = || Unreadable::Value(format!("{} {}", sample.name, sample.value));
-            if !(sample.value >= 0.0 && sample.value.is_finite()) {
-                return Err(bad());
-            }
-            let mut bound = Bound::new(f64::INFINITY);
-            let mut labels = Vec::with_capacity(sample.labels.len());
-            for (name, value) in &sample.labels {
-                match *name {
-                    "le" => bound = value.parse().ok().and_then(Bound::new),
-                    name => labels.push((name.into(), value.as_ref().into())),
-                }
-            }
-            labels.sort_unstable();
-            let bound = bound.ok_or_else(bad)?;
-            *reading.sets.entry((metric, labels)).or_default().entry(bound).or_default() += sample.value;
-            if reading.sets.len() > MAX_SETS {
-                return Err(Unreadable::TooMuch);
-            }
-        }
-        Ok(reading)
-    }
 }
 
 /// One pod's past.

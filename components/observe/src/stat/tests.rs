@@ -278,7 +278,7 @@ fn plaintext_is_told_by_reason_and_tls_by_identity() {
     let mut world = World::shop();
     world.saw("shop/web-1", 1.0, &format!("{IN_OK} tls=true client_id=bot.id"));
     world.saw("shop/web-1", 2.0, &format!("{IN_OK} tls=no_proxy_tls"));
-    world.saw("shop/web-1", 3.0, &format!("{IN_OK} tls=handshake_failed reason=timeout"));
+    world.saw("shop/web-1", 3.0, &format!("{IN_OK} tls=handshake_failed tls_reason=timeout"));
     let row = world.rows(&Query { name: Some("web".into()), ..ask(Kind::Deployment) }).remove(0);
     assert_eq!(row.peers, BTreeSet::from(["bot.id".to_owned()]));
     let plaintext = [("handshake_failed (timeout)".to_owned(), 3.0), ("no_proxy_tls".to_owned(), 2.0)];

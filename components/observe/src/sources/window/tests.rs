@@ -1,5 +1,8 @@
 use super::*;
-use crate::testing::pod;
+use crate::{
+    sources::reading::{MAX_SETS, Unreadable},
+    testing::pod,
+};
 
 const NOW: UnixTime = UnixTime::from_secs(1_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -21,7 +24,7 @@ impl Reader {
 
     fn read(&mut self, second: u32, text: &str) {
         let now = NOW + Duration::from_secs(second.into());
-        self.window.read(&self.pod, Self::at(second), now, text).unwrap();
+        self.window.read(&self.pod, Self::at(second), now, reading(text).unwrap());
     }
 
     fn samples(&self, second: u32, window: Duration) -> Samples {
@@ -31,6 +34,12 @@ impl Reader {
     fn responses(&self, second: u32) -> f64 {
         self.samples(second, MINUTE).responses.iter().map(|counted| counted.count).sum()
     }
+}
+
+fn reading(text: &str) -> Result<Reading, Unreadable> {
+    let mut reading = Reading::default();
+    reading.feed(text.as_bytes())?;
+    reading.finish()
 }
 
 /// A proxy that has answered `count` requests and began `age` seconds before NOW.
@@ -201,21 +210,15 @@ fn the_order_of_labels_does_not_matter() {
 }
 
 #[test]
-fn what_cannot_be_a_count_fails_the_reading_and_leaves_the_rest_as_it_was() {
-    let mut reader = Reader::new();
-    reader.read(0, &proxy(5, 3600));
+fn what_cannot_be_a_count_fails_the_whole_reading() {
     for bad in ["NaN", "-1", "+Inf"] {
         let text = format!("response_total{{direction=\"inbound\"}} 7\nresponse_total {bad}\n");
-        let at = Reader::at(2);
-        assert!(
-            matches!(reader.window.read(&reader.pod, at, NOW, &text), Err(Unreadable::Value(_))),
-            "{bad}"
-        );
+        assert!(matches!(reading(&text), Err(Unreadable::Text(error)) if error.line == 2), "{bad}");
     }
-    let cut = "response_total{direction=\"inbound\"} 1";
-    assert!(matches!(reader.window.read(&reader.pod, Reader::at(2), NOW, cut), Err(Unreadable::Text(_))));
-    reader.read(4, &proxy(6, 3600));
-    assert_eq!(reader.responses(4), 1.0);
+    assert!(reading("response_total{direction=\"inbound\"} 1").is_err());
+    assert!(reading("response_latency_ms_bucket{le=\"x\"} 1\n").is_err());
+    // What is not looked at need not make sense.
+    assert!(reading("something_else NaN\n").is_ok());
 }
 
 fn authorities(count: usize, value: u32) -> String {
@@ -236,10 +239,7 @@ fn beyond_the_limit_series_lose_their_names_and_no_total_is_lost() {
 
 #[test]
 fn a_pod_with_more_series_than_can_be_kept_is_not_read() {
-    let mut reader = Reader::new();
-    let text = authorities(MAX_SETS + 1, 1);
-    let result = reader.window.read(&reader.pod, Reader::at(0), NOW, &text);
-    assert_eq!(result, Err(Unreadable::TooMuch));
+    assert_eq!(reading(&authorities(MAX_SETS + 1, 1)).unwrap_err(), Unreadable::TooMuch);
 }
 
 #[test]

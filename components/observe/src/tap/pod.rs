@@ -1,0 +1,212 @@
+//! One pod's part of a tap: asks its proxy for some requests, again and again.
+
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use conduit_identity::{Identity, Store};
+use conduit_net::Net;
+use conduit_proto::tap::{Event, Match, ObserveRequest, event, tap_client::TapClient};
+use conduit_runtime::{Backoff, grpc};
+use futures::{
+    FutureExt, StreamExt,
+    stream::{self, BoxStream, SelectAll},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tonic::Status;
+
+use super::{Item, Shared};
+use crate::{
+    inventory::Inventory,
+    samples::PodName,
+    tap::event::{PodError, TapEvent},
+};
+
+/// How often a proxy is asked for more requests: what limits their rate to the batch.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long a proxy may take to begin.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Batches of one proxy that wait for their last requests to end.
+const MAX_BATCHES: usize = 64;
+
+/// One pod's part of a tap.
+pub(crate) struct PodTap {
+    pub(crate) net: Net,
+    pub(crate) store: Store,
+    /// Which pod, by name: its address may come later than the tap.
+    pub(crate) pod: PodName,
+    pub(crate) inventory: watch::Receiver<Arc<Inventory>>,
+    /// Which of the tap's proxies it is.
+    pub(crate) number: usize,
+    pub(crate) condition: Match,
+    /// Requests to ask for at a time.
+    pub(crate) batch: u32,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) items: mpsc::Sender<Item>,
+    pub(crate) retry: Backoff,
+}
+
+/// Why a pod cannot be tapped at the moment.
+#[derive(Debug, thiserror::Error)]
+enum TapError {
+    #[error("it has no proxy; inject it")]
+    Unmeshed,
+    #[error(
+        "its proxy was injected without TLS, and tap answers over mutual TLS only; inject it with --tls=optional"
+    )]
+    WithoutTls,
+    #[error("it is gone")]
+    NoPod,
+    #[error("it has no address yet")]
+    NoAddress,
+    #[error("its proxy declined: {}", .0.message())]
+    Declined(Status),
+    #[error("its proxy did not answer within {BEGIN_DEADLINE:?}")]
+    Slow,
+    #[error("its proxy ended the tap")]
+    Ended,
+}
+
+/// Whoever asked for the tap is gone.
+struct Gone;
+
+impl PodTap {
+    /// Tells what the proxy tells, until the tap's reader is gone. A failure is told once, and tried again.
+    pub(crate) async fn run(mut self) {
+        let mut told = None;
+        loop {
+            let error = match self.tap(&mut told).await {
+                Ok(Gone) => return,
+                Err(error) => error.to_string(),
+            };
+            if told.as_ref() != Some(&error) {
+                let PodName { namespace, name } = self.pod.clone();
+                let report = PodError { namespace, pod: name, error: error.clone() };
+                if self.items.send(Item::Error(report)).await.is_err() {
+                    return;
+                }
+                told = Some(error);
+            }
+            tokio::time::sleep(self.retry.next_delay()).await;
+        }
+    }
+
+    /// One connection to the proxy, from its beginning to its end.
+    async fn tap(&mut self, told: &mut Option<String>) -> Result<Gone, TapError> {
+        let mut client = TapClient::new(self.channel()?);
+        let mut periods = interval(PERIOD);
+        periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batches = Batches::default();
+        let mut admitted = BTreeSet::new();
+        loop {
+            tokio::select! {
+                _ = periods.tick(), if batches.wants_more() => {
+                    let request = ObserveRequest { limit: self.batch, r#match: Some(self.condition.clone()) };
+                    let begun = timeout(BEGIN_DEADLINE, client.observe(request)).await;
+                    let events = begun.map_err(|_| TapError::Slow)?.map_err(TapError::Declined)?.into_inner();
+                    batches.begin(events.boxed(), self.batch);
+                    self.retry.reset();
+                    *told = None;
+                }
+                event = batches.next() => match event? {
+                    Some(event) if self.is_wanted(&event, &mut admitted) => {
+                        let event = TapEvent::of(&self.pod, self.number, event);
+                        if self.items.send(Item::Event(Box::new(event))).await.is_err() {
+                            return Ok(Gone);
+                        }
+                    }
+                    Some(_) => {}
+                    None => return Err(TapError::Ended),
+                },
+                () = self.items.closed() => return Ok(Gone),
+            }
+        }
+    }
+
+    /// A connection to the pod's proxy, which must prove to be the pod's.
+    fn channel(&self) -> Result<grpc::Channel, TapError> {
+        let pod = self.inventory.borrow().pods.get(&self.pod).cloned().ok_or(TapError::NoPod)?;
+        if !pod.meshed {
+            return Err(TapError::Unmeshed);
+        }
+        let identity = pod.identity.clone().ok_or(TapError::WithoutTls)?;
+        let addr = SocketAddr::new(pod.ip.ok_or(TapError::NoAddress)?, pod.tap_port);
+        let (net, store) = (self.net.clone(), self.store.clone());
+        let connect: grpc::Connect =
+            Arc::new(move || connect(net.clone(), store.clone(), addr, identity.clone()).boxed());
+        grpc::Channel::new(&addr.to_string(), connect).map_err(|_| TapError::NoAddress)
+    }
+
+    /// Whether the event is of a request that the tap's rate admits.
+    fn is_wanted(&self, event: &Event, admitted: &mut BTreeSet<u64>) -> bool {
+        match &event.event {
+            Some(event::Event::RequestInit(_)) => {
+                let admits = self.shared.admits();
+                if admits {
+                    admitted.insert(event.id);
+                }
+                admits
+            }
+            Some(event::Event::ResponseEnd(_)) => admitted.remove(&event.id),
+            _ => admitted.contains(&event.id),
+        }
+    }
+}
+
+async fn connect(
+    net: Net,
+    store: Store,
+    addr: SocketAddr,
+    identity: Identity,
+) -> io::Result<Box<dyn grpc::Transport>> {
+    let loaded = store.current().map_err(|reason| {
+        io::Error::other(format!("observe holds no usable certificate ({})", reason.label()))
+    })?;
+    let io = net.connect(addr).await?;
+    let (io, _) = conduit_identity::connect(&loaded, io, &identity).await.map_err(io::Error::other)?;
+    Ok(Box::new(io))
+}
+
+/// The batches of requests that a proxy was asked for.
+#[derive(Default)]
+struct Batches {
+    /// Each with its number; none for its end.
+    open: SelectAll<BoxStream<'static, (u64, Option<Result<Event, Status>>)>>,
+    latest: u64,
+    /// Requests that the latest one has still to begin.
+    missing: u32,
+}
+
+impl Batches {
+    fn wants_more(&self) -> bool {
+        self.missing == 0 && self.open.len() < MAX_BATCHES
+    }
+
+    fn begin(&mut self, events: BoxStream<'static, Result<Event, Status>>, limit: u32) {
+        self.latest += 1;
+        self.missing = limit;
+        let number = self.latest;
+        let tagged = events.map(Some).chain(stream::iter([None])).map(move |event| (number, event));
+        self.open.push(tagged.boxed());
+    }
+
+    /// The next event; none when the proxy ended the latest batch before it was full. Pending without a batch.
+    async fn next(&mut self) -> Result<Option<Event>, TapError> {
+        loop {
+            match self.open.next().await {
+                None => std::future::pending().await,
+                Some((number, None)) if number == self.latest && self.missing > 0 => return Ok(None),
+                Some((_, None)) => {}
+                Some((_, Some(Err(status)))) => return Err(TapError::Declined(status)),
+                Some((number, Some(Ok(event)))) => {
+                    let begins = matches!(event.event, Some(event::Event::RequestInit(_)));
+                    if begins && number == self.latest {
+                        self.missing = self.missing.saturating_sub(1);
+                    }
+                    return Ok(Some(event));
+                }
+            }
+        }
+    }
+}
