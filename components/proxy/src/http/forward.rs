@@ -2,7 +2,7 @@
 
 use std::{error, fmt, sync::Arc};
 
-use http::{Request, Response, StatusCode, request, response};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION, request, response};
 use http_body::Body as _;
 use hyper::{
     body::Incoming,
@@ -94,6 +94,16 @@ pub(crate) fn prepare(
 }
 
 impl Returning {
+    /// Whether the connection may stop being HTTP.
+    pub(crate) fn asks(&self) -> bool {
+        self.asked != Becomes::Http
+    }
+
+    /// Whether it does, with this response.
+    pub(crate) fn is_granted<B>(&self, response: &Response<B>) -> bool {
+        self.asked.is_granted_by(response.status())
+    }
+
     /// The response as the client gets it; its end is the end of `record`.
     pub(crate) fn response(self, response: Response<Incoming>, mut record: Record) -> Response<Body> {
         let (mut head, incoming) = response.into_parts();
@@ -115,17 +125,24 @@ fn hand_over(
     mut record: Record,
 ) -> Response<Body> {
     let mut response = Response::from_parts(head, incoming);
-    let upstream = hyper::upgrade::on(&mut response);
-    *handover.lock() = Some(Upgraded { downstream, upstream });
+    let upgraded = Upgraded { downstream, upstream: hyper::upgrade::on(&mut response) };
+    match response.version() {
+        // A stream among others, which goes on.
+        http::Version::HTTP_2 => upgraded.splice(),
+        _ => *handover.lock() = Some(upgraded),
+    }
     // The request is over; the connections go on, each with its own record.
     record.exchange.end(End::Complete);
     response.map(|_| Body::empty())
 }
 
-/// An answer of our own, for requests that plain HTTP would not have let through either.
-pub(crate) fn answer(status: StatusCode) -> Response<Body> {
+/// An answer of our own. It is the last one of its HTTP/1 connection: what follows on it may be the request's body.
+pub(crate) fn answer(status: StatusCode, version: http::Version) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
+    if version < http::Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -31,6 +31,27 @@ pub(crate) enum Becomes {
     Tunnel,
 }
 
+impl Becomes {
+    /// Whether a response with `status` is the beginning of it.
+    pub(crate) fn is_granted_by(self, status: StatusCode) -> bool {
+        match self {
+            Self::Http => false,
+            Self::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
+            Self::Tunnel => status.is_success(),
+        }
+    }
+}
+
+/// Whether the target is of a form that the method takes: CONNECT asks for an authority alone and needs HTTP/1.1 or later,
+/// nothing else does (RFC 9112 section 3.2).
+pub(crate) fn target_fits(head: &request::Parts) -> bool {
+    let is_authority = head.uri.authority().is_some() && head.uri.scheme().is_none();
+    match head.method == Method::CONNECT {
+        true => is_authority && head.version > Version::HTTP_10,
+        false => !is_authority,
+    }
+}
+
 /// Removes what concerned the client's connection alone, and tells what the request asks for. An upgrade is left as it is,
 /// but one to h2c, which would take the connection out of our sight.
 pub(crate) fn prepare_request(head: &mut request::Parts, tie: Tie) -> Becomes {
@@ -48,11 +69,7 @@ pub(crate) fn prepare_request(head: &mut request::Parts, tie: Tie) -> Becomes {
 
 /// Removes what concerned the server's connection alone. True when the connection becomes what the request asked for.
 pub(crate) fn prepare_response(head: &mut response::Parts, asked: Becomes, tie: Tie) -> bool {
-    let granted = match asked {
-        Becomes::Http => false,
-        Becomes::Upgrade => head.status == StatusCode::SWITCHING_PROTOCOLS,
-        Becomes::Tunnel => head.status.is_success(),
-    };
+    let granted = asked.is_granted_by(head.status);
     if !granted {
         strip(&mut head.headers, head.version, tie);
     }

@@ -32,6 +32,21 @@ impl Upgraded {
     }
 }
 
+impl Upgraded {
+    /// Copies between two streams of HTTP/2, each of which holds its connection open.
+    pub(crate) fn splice(self) {
+        tokio::spawn(async move {
+            let both = async { tokio::try_join!(self.downstream, self.upstream) };
+            let Ok(Ok((downstream, upstream))) = timeout(HANDOVER, both).await else { return };
+            let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
+            // Dropping a stream that broke resets it, which is how the other end hears of it.
+            if let Err(error) = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await {
+                tracing::debug!(%error, "a tunnel within HTTP/2 broke");
+            }
+        });
+    }
+}
+
 fn stream(upgraded: hyper::upgrade::Upgraded) -> io::Result<Stream> {
     let parts = upgraded
         .downcast::<TokioIo<Stream>>()

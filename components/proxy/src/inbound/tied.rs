@@ -4,12 +4,15 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use conduit_identity::UnixTime;
 use conduit_runtime::drain;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -21,10 +24,10 @@ use crate::{
         self as serving, Handover, Version,
         body::{Body, Record, Upload},
         forward::{self, Failed, Http1, Http2, Unanswered},
-        headers::Tie,
+        headers::{self, Tie},
     },
     metrics::Labels,
-    session::{Session, TlsStatus, Why},
+    session::{End, Failure, Session, TlsStatus, Why},
     stream::{Resetter, Stream},
 };
 
@@ -37,6 +40,8 @@ struct Tied {
     resetter: Option<Resetter>,
     application: Application,
     handover: Handover,
+    /// A request that asks for an upgrade is under way: the end of HTTP is not the end of the connection.
+    upgrading: AtomicBool,
 }
 
 /// The connection to the application.
@@ -69,6 +74,7 @@ pub(super) async fn serve(
         resetter,
         application,
         handover: handover.clone(),
+        upgrading: AtomicBool::new(false),
     };
     let ending = expiring(inbound, drain, not_after);
     match version {
@@ -108,7 +114,7 @@ async fn side_by_side(
     ending: impl Future<Output = ()>,
 ) -> Result<(), hyper::Error> {
     let tied = Arc::new(tied);
-    let handover = tied.handover.clone();
+    let (handover, upgrading) = (tied.handover.clone(), Arc::clone(&tied));
     let (application_ended, application_end) = oneshot::channel::<()>();
     let forward = move |request| {
         let tied = Arc::clone(&tied);
@@ -122,11 +128,13 @@ async fn side_by_side(
     };
     let mut client = pin!(serving::serve(client, version, forward, ending));
     let mut application = pin!(async {
-        if let Err(error) = application.await {
+        let ended = application.await;
+        if let Err(error) = &ended {
             tracing::debug!(%error, "the connection to the application broke");
             resetter.arm();
         }
-        drop(application_ended);
+        // Dropping it tells the client's connection.
+        (ended.is_ok() && upgrading.upgrading.load(Relaxed)).then_some(application_ended)
     });
     tokio::select! {
         ended = client.as_mut() => {
@@ -136,7 +144,7 @@ async fn side_by_side(
             }
             ended
         }
-        () = application.as_mut() => client.await,
+        _untold = application.as_mut() => client.await,
     }
 }
 
@@ -144,10 +152,16 @@ impl Tied {
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
         let (head, incoming) = request.into_parts();
         let mut exchange = self.session.request(&head, &self.source);
+        if !headers::target_fits(&head) {
+            exchange.end(End::Failed(Failure::Declined));
+            return Ok(forward::answer(StatusCode::BAD_REQUEST, head.version));
+        }
         exchange.dispatched(self.session.target(), &self.labels, &TlsStatus::Plain(Why::Loopback));
         let (request, returning) = forward::prepare(head, incoming, Tie::Tied, self.handover.clone());
+        self.upgrading.store(returning.asks(), Relaxed);
         match self.send(request).await {
             Ok(response) => {
+                self.upgrading.store(returning.is_granted(&response), Relaxed);
                 let record = Record { exchange, lease: None, resetter: self.resetter.clone() };
                 Ok(returning.response(response, record))
             }

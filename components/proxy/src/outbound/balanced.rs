@@ -18,7 +18,7 @@ use crate::{
         self as serving, Handover, Version,
         body::{Body, Record, Upload},
         forward::{self, Failed, Lease, Unanswered},
-        headers::Tie,
+        headers::{self, Tie},
     },
     pool::{Idle, KeyRef, Lanes, Shared},
     session::{End, Exchange, Failure, TlsStatus},
@@ -84,6 +84,11 @@ impl Balanced {
     async fn forward(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
         let (head, incoming) = request.into_parts();
         let mut exchange = self.connection.session.request(&head, &self.connection.source);
+        let version = head.version;
+        if !headers::target_fits(&head) {
+            exchange.end(End::Failed(Failure::Declined));
+            return Ok(forward::answer(StatusCode::BAD_REQUEST, version));
+        }
         let authority = authority(&head);
         let route = self.outbound.route(&self.connection, &authority).await;
         let (request, returning) = forward::prepare(head, incoming, Tie::Loose, self.handover.clone());
@@ -94,7 +99,7 @@ impl Balanced {
             }
             Err(Unsent::Nowhere) => {
                 exchange.end(End::Failed(Failure::NoEndpoints));
-                Ok(forward::answer(StatusCode::SERVICE_UNAVAILABLE))
+                Ok(forward::answer(StatusCode::SERVICE_UNAVAILABLE, version))
             }
             Err(Unsent::Connect(error)) => {
                 exchange.end(End::Failed(error.failure()));

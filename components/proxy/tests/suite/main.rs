@@ -3,11 +3,14 @@
 
 mod support;
 
+mod discovery;
 mod http;
+mod http2;
 mod inbound;
 mod layering;
 mod outbound;
 mod shutdown;
 mod tcp;
+mod telemetry;
 mod tls;
 mod upgrade;

@@ -5,6 +5,8 @@ pub(crate) mod authority;
 pub(crate) mod destination;
 pub(crate) mod path;
 pub(crate) mod pod;
+pub(crate) mod script;
+pub(crate) mod web;
 pub(crate) mod world;
 
 use std::time::Duration;
@@ -23,7 +25,7 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn eventually<Answer: Future<Output = bool>>(mut condition: impl FnMut() -> Answer) {
+pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> bool) {
     within(async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
