@@ -108,14 +108,18 @@ impl Args {
             ("authority", &self.authority),
             ("path", &self.path),
         ];
-        let mut parameters =
-            vec![("type", self.resource.join("/")), ("max_rps", self.max_rps.clone()), self.scope.parameters(client)];
+        let mut parameters = vec![
+            ("type", self.resource.join("/")),
+            ("max_rps", self.max_rps.clone()),
+            self.scope.parameters(client),
+        ];
         parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         parameters
     }
 
     fn line(&self, data: &str) -> anyhow::Result<String> {
-        let event: TapEvent = serde_json::from_str(data).context("observe told something this version cannot read")?;
+        let event: TapEvent =
+            serde_json::from_str(data).context("observe told something this version cannot read")?;
         Ok(match self.output {
             Format::Table => line(&event) + "\n",
             Format::Wide => line(&event) + &more(&event) + "\n",

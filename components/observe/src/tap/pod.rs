@@ -62,10 +62,22 @@ enum TapError {
     NoAddress,
     #[error("its proxy declined: {}", .0.message())]
     Declined(Status),
+    #[error("its proxy cannot be reached: {}", .0.message())]
+    Unreachable(Status),
     #[error("its proxy did not answer within {BEGIN_DEADLINE:?}")]
     Slow,
     #[error("its proxy ended the tap")]
     Ended,
+}
+
+impl TapError {
+    /// A status that the proxy sent, or one that stands for an error of the way to it.
+    fn of(status: Status) -> Self {
+        match std::error::Error::source(&status) {
+            Some(_) => Self::Unreachable(status),
+            None => Self::Declined(status),
+        }
+    }
 }
 
 /// Whoever asked for the tap is gone.
@@ -104,7 +116,7 @@ impl PodTap {
                 _ = periods.tick(), if batches.wants_more() => {
                     let request = ObserveRequest { limit: self.batch, r#match: Some(self.condition.clone()) };
                     let begun = timeout(BEGIN_DEADLINE, client.observe(request)).await;
-                    let events = begun.map_err(|_| TapError::Slow)?.map_err(TapError::Declined)?.into_inner();
+                    let events = begun.map_err(|_| TapError::Slow)?.map_err(TapError::of)?.into_inner();
                     batches.begin(events.boxed(), self.batch);
                     self.retry.reset();
                     *told = None;
@@ -168,11 +180,13 @@ async fn connect(
     Ok(Box::new(io))
 }
 
+/// What a proxy told, with the number of the batch; none for the batch's end.
+type Told = (u64, Option<Result<Event, Status>>);
+
 /// The batches of requests that a proxy was asked for.
 #[derive(Default)]
 struct Batches {
-    /// Each with its number; none for its end.
-    open: SelectAll<BoxStream<'static, (u64, Option<Result<Event, Status>>)>>,
+    open: SelectAll<BoxStream<'static, Told>>,
     latest: u64,
     /// Requests that the latest one has still to begin.
     missing: u32,
@@ -198,7 +212,7 @@ impl Batches {
                 None => std::future::pending().await,
                 Some((number, None)) if number == self.latest && self.missing > 0 => return Ok(None),
                 Some((_, None)) => {}
-                Some((_, Some(Err(status)))) => return Err(TapError::Declined(status)),
+                Some((_, Some(Err(status)))) => return Err(TapError::of(status)),
                 Some((number, Some(Ok(event)))) => {
                     let begins = matches!(event.event, Some(event::Event::RequestInit(_)));
                     if begins && number == self.latest {

@@ -109,8 +109,8 @@ async fn a_pod_that_cannot_be_tapped_is_told_of_and_the_others_are_tapped() {
     let expected = [
         ("legacy", "error", "no proxy"),
         ("plain", "error", "--tls=optional"),
-        ("robbed", "error", "declined"),
-        ("stuck", "error", "declined"),
+        ("robbed", "error", "cannot be reached: tls handshake failed (wrong_name)"),
+        ("stuck", "error", "cannot be reached"),
         ("web", "", ""),
     ];
     for ((pod, name, error), expected) in told.iter().zip(expected) {
