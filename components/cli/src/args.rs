@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{completion, get, inject, stat, uninject, version};
+use crate::{completion, get, inject, stat, tap, uninject, version};
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
 #[derive(Debug, Parser)]
@@ -53,6 +53,7 @@ pub enum Command {
     Inject(inject::Args),
     Uninject(uninject::Args),
     Stat(stat::Args),
+    Tap(tap::Args),
     Get(get::Args),
     Completion(completion::Args),
     Version(version::Args),
@@ -68,6 +69,7 @@ impl Command {
             Self::Inject(args) => inject::run(args, global).await,
             Self::Uninject(args) => uninject::run(args, global).await,
             Self::Stat(args) => stat::run(args, global).await,
+            Self::Tap(args) => tap::run(args, global).await,
             Self::Get(args) => get::run(args, global).await,
             Self::Completion(args) => completion::run(args, global).await,
             Self::Version(args) => version::run(args, global).await,

@@ -5,7 +5,8 @@
 //!
 //! - `args.rs`: the root, its flags, the list of commands
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
-//! - `stat.rs`, `get.rs`: what the control plane knows, through `client.rs`; `table.rs` lays rows out, `sse.rs` reads events
+//! - `stat.rs`, `get.rs`, `tap.rs`: what the control plane knows, through `client.rs`; `table.rs` lays rows out, `sse.rs`
+//!   reads events
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `proxy_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
 //! - `version.rs`, `completion.rs`
@@ -29,6 +30,7 @@ pub mod proxy_options;
 pub mod sse;
 pub mod stat;
 pub mod table;
+pub mod tap;
 pub mod uninject;
 pub mod version;
 pub mod yaml;
