@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     carrier: Option<Carrier>,
     /// None until the connection's status is known.
     transport: Option<Transport>,
+    /// Bytes read before that.
+    early: usize,
     resetter: Option<Resetter>,
 }
 
@@ -63,7 +65,7 @@ impl Stream {
     }
 
     fn new(carrier: Carrier) -> Self {
-        Self { unread: Bytes::new(), carrier: Some(carrier), transport: None, resetter: None }
+        Self { unread: Bytes::new(), carrier: Some(carrier), transport: None, early: 0, resetter: None }
     }
 
     /// Puts `bytes` back in front of what is still to be read.
@@ -72,8 +74,9 @@ impl Stream {
         self.unread = bytes;
     }
 
-    /// Records what crosses from here on to `transport`.
+    /// Records what crossed so far and what will to `transport`. What is put back counts once.
     pub(crate) fn record(&mut self, transport: Transport) {
+        transport.read(std::mem::take(&mut self.early));
         self.transport = Some(transport);
     }
 
@@ -95,6 +98,16 @@ impl Stream {
                 self.carrier = other;
                 None
             }
+        }
+    }
+
+    fn reread(&mut self, buf: &mut ReadBuf<'_>) {
+        let n = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread[..n]);
+        self.unread.advance(n);
+        if self.unread.is_empty() {
+            // Frees the buffer now: idle connections are many.
+            self.unread = Bytes::new();
         }
     }
 
@@ -148,21 +161,16 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.unread.is_empty() {
+            this.reread(buf);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
-        let result = if this.unread.is_empty() {
-            ready!(carrier!(this, io => Pin::new(io).poll_read(cx, buf)))
-        } else {
-            let n = this.unread.len().min(buf.remaining());
-            buf.put_slice(&this.unread[..n]);
-            this.unread.advance(n);
-            if this.unread.is_empty() {
-                // Frees the buffer now: idle connections are many.
-                this.unread = Bytes::new();
-            }
-            Ok(())
-        };
-        if let (Ok(()), Some(transport)) = (&result, &this.transport) {
-            transport.read(buf.filled().len() - before);
+        let result = ready!(carrier!(this, io => Pin::new(io).poll_read(cx, buf)));
+        let read = buf.filled().len() - before;
+        match &this.transport {
+            Some(transport) => transport.read(read),
+            None => this.early += read,
         }
         Poll::Ready(this.fail(result))
     }
