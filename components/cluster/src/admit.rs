@@ -74,6 +74,11 @@ fn common(resource: &Resource, value: &mut Value) -> Result<(), Failure> {
         "Service" => service(value),
         "Endpoints" => endpoints(value),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ReplicationController" | "Job" => {
+            if resource.kind == "ReplicationController"
+                && let Some(labels) = value.pointer("/spec/template/metadata/labels").cloned()
+            {
+                default(meta_mut(value), "labels", labels);
+            }
             workload(resource.kind, child_mut(value, "spec"));
         }
         "CronJob" => cron_job(child_mut(value, "spec")),
@@ -115,10 +120,15 @@ fn secret(value: &mut Value) -> Result<(), Failure> {
 
 fn namespace(value: &mut Value) {
     let name = text(value, "/metadata/name").to_owned();
+    let deleting = !text(value, "/metadata/deletionTimestamp").is_empty();
     let meta = meta_mut(value);
     let labels = fields_mut(meta.entry("labels").or_insert(Value::Null));
     labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
-    default(child_mut(value, "spec"), "finalizers", json!(["kubernetes"]));
+    let spec = child_mut(value, "spec");
+    let kept = spec.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    if !kept.contains(&"kubernetes".into()) && !deleting {
+        spec.insert("finalizers".to_owned(), kept.into_iter().chain(["kubernetes".into()]).collect());
+    }
 }
 
 fn endpoints(value: &mut Value) {
@@ -185,7 +195,11 @@ impl Addresses {
         } else {
             let taken = asked != had && asked != "None" && used(*resource, store).contains(&asked);
             let cause = if asked != "None" && asked.parse::<IpAddr>().is_err() {
-                Some(Cause::invalid("spec.clusterIPs[0]", &asked, "must be a valid IP address"))
+                Some(Cause::invalid(
+                    "spec.clusterIPs[0]",
+                    &asked,
+                    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                ))
             } else {
                 taken.then(|| {
                     Cause::invalid(
@@ -301,6 +315,8 @@ fn own_job_pods(value: &mut Value) {
     let labels = fields_mut(meta_mut(template).entry("labels").or_insert(Value::Null));
     labels.insert("controller-uid".to_owned(), uid.into());
     labels.insert("job-name".to_owned(), name.into());
+    let labels = labels.clone();
+    default(meta_mut(value), "labels", labels);
 }
 
 fn pod_spec(spec: &mut Map<String, Value>) {

@@ -12,10 +12,10 @@ use crate::{
     Shared,
     call::{self, Call, Route, Verb},
     discovery,
-    failure::Failure,
+    failure::{Cause, Failure},
     faults::{Fate, Verdict},
     list,
-    object::{Key, Object, json_bytes},
+    object::{Key, Object, json_bytes, text},
     patch::PatchKind,
     review, watch,
     write::{DeleteOptions, Deleted, Propagation, WriteOptions},
@@ -126,6 +126,11 @@ fn serve(
     match call.verb {
         Verb::Get => {
             let state = shared.state.lock();
+            let (asked, current) =
+                (call.params.number("resourceVersion")?.unwrap_or(0), state.store.revision());
+            if asked > current {
+                return Err(Failure::future_version(asked, current));
+            }
             let found = state.store.get(call.resource, &key);
             let object = found.ok_or_else(|| Failure::not_found(&call.resource, &call.name))?;
             Ok(json(StatusCode::OK, object.json()))
@@ -194,10 +199,8 @@ fn create_on(
             return Ok(json(StatusCode::CREATED, json_bytes(&answer)));
         }
         "binding" => {
-            let mut bound = object.value.clone();
-            bound["spec"]["nodeName"] = value["target"]["name"].clone();
             options.subresource.clear();
-            writer.replace(call.resource, &key, &object, bound, &options)?;
+            writer.bind(call.resource, &key, &object, text(value, "/target/name"), &options)?;
         }
         _ => {
             let grace_seconds = value["deleteOptions"]["gracePeriodSeconds"].as_u64();
@@ -229,7 +232,8 @@ fn patch(shared: &Shared, call: &Call, key: &Key, received: &Received) -> Result
     let mut writer = state.writer(shared);
     let (object, created) = match kind {
         PatchKind::Apply if call.params.text("fieldManager").is_empty() => {
-            return Err(Failure::bad_request("fieldManager is required for apply patch"));
+            let cause = Cause::required("fieldManager", "is required for apply patch");
+            return Err(Failure::invalid_options("PatchOptions", cause));
         }
         PatchKind::Apply => writer.apply(call.resource, key, patch, call.params.is_set("force"), &options)?,
         _ => (writer.patch(call.resource, key, kind, patch, &options)?, false),
@@ -290,9 +294,8 @@ fn write_options(call: &Call, received: &Received) -> Result<WriteOptions, Failu
         "" => false,
         "All" => true,
         other => {
-            return Err(Failure::bad_request(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            )));
+            let cause = Cause::unsupported("dryRun", other, "\"All\"");
+            return Err(Failure::invalid_options("PatchOptions", cause));
         }
     };
     let agent =
@@ -321,7 +324,9 @@ fn delete_options(call: &Call, received: &Received) -> Result<DeleteOptions, Fai
         "Foreground" => Some(Propagation::Foreground),
         "Orphan" => Some(Propagation::Orphan),
         other => {
-            return Err(Failure::bad_request(format!("propagationPolicy: Unsupported value: {other:?}")));
+            let supported = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+            let cause = Cause::unsupported("propagationPolicy", other, supported);
+            return Err(Failure::invalid_options("DeleteOptions", cause));
         }
     };
     let grace_seconds = match body["gracePeriodSeconds"].as_u64() {

@@ -1,5 +1,6 @@
 //! How a request fails: the `Status` object a client gets.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::resources::Resource;
@@ -22,9 +23,11 @@ impl Failure {
     /// The body of the response.
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason,
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }
@@ -41,7 +44,10 @@ impl Failure {
     }
 
     fn about(resource: &Resource, name: &str) -> Value {
-        let mut details = json!({ "name": name });
+        let mut details = json!({});
+        if !name.is_empty() {
+            details["name"] = name.into();
+        }
         if !resource.group.is_empty() {
             details["group"] = resource.group.into();
         }
@@ -72,6 +78,14 @@ impl Failure {
     pub(crate) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
         Self::on(409, "Conflict", resource, name, message)
+    }
+
+    /// A deletion was to happen only to another version of the object, or another object of its name.
+    pub(crate) fn precondition(resource: &Resource, name: &str, why: &str) -> Self {
+        let mut failure = Self::conflict(resource, name, why);
+        failure.message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.kind);
+        failure.details["kind"] = resource.kind.into();
+        failure
     }
 
     pub(crate) fn modified(resource: &Resource, name: &str) -> Self {
@@ -129,6 +143,33 @@ impl Failure {
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
+    }
+
+    /// What is said when a client breaks a rule that the server does not check before storing.
+    pub(crate) fn unclassified(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
+    /// The options of a request hold what they must not.
+    pub(crate) fn invalid_options(kind: &str, cause: Cause) -> Self {
+        let Cause { reason, field, message } = cause;
+        Self {
+            code: 422,
+            reason: "Invalid",
+            message: format!("{kind}.meta.k8s.io \"\" is invalid: {field}: {message}"),
+            details: json!({
+                "group": "meta.k8s.io", "kind": kind,
+                "causes": [{ "reason": reason, "message": message, "field": field }],
+            }),
+        }
+    }
+
+    /// A patch that cannot be applied to what is there.
+    pub(crate) fn unprocessable() -> Self {
+        let mut failure =
+            Self::new(422, "Invalid", "the server rejected our request due to an error in our request");
+        failure.details = json!({});
+        failure
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
@@ -214,8 +255,8 @@ pub(crate) struct Cause {
 }
 
 impl Cause {
-    pub(crate) fn invalid(field: impl Into<String>, value: impl std::fmt::Debug, why: &str) -> Self {
-        let message = format!("Invalid value: {value:?}: {why}");
+    pub(crate) fn invalid(field: impl Into<String>, value: impl Serialize, why: &str) -> Self {
+        let message = format!("Invalid value: {}: {why}", serde_json::to_string(&value).unwrap_or_default());
         Self { reason: "FieldValueInvalid", field: field.into(), message }
     }
 
@@ -223,6 +264,11 @@ impl Cause {
         let message =
             if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
         Self { reason: "FieldValueRequired", field: field.into(), message }
+    }
+
+    pub(crate) fn unsupported(field: impl Into<String>, value: &str, supported: &str) -> Self {
+        let message = format!("Unsupported value: {value:?}: supported values: {supported}");
+        Self { reason: "FieldValueNotSupported", field: field.into(), message }
     }
 
     pub(crate) fn forbidden(field: impl Into<String>, why: &str) -> Self {

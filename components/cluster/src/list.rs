@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     base64,
     call::Call,
-    failure::Failure,
+    failure::{Cause, Failure},
     object::{Key, Object, json_bytes},
     select::Selector,
     store::{Store, TooOld},
@@ -33,7 +33,9 @@ pub(crate) fn list(store: &Store, call: &Call, stale_events: usize) -> Result<By
     let selector =
         Selector::parse(&call.resource, params.text("labelSelector"), params.text("fieldSelector"))?;
     let limit = params.number("limit")?.unwrap_or(0);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // Any version will do, so the watch cache answers, and that knows no pages.
+    let cached = params.text("resourceVersion") == "0" && params.text("resourceVersionMatch").is_empty();
+    let limit = if cached { 0 } else { usize::try_from(limit).unwrap_or(usize::MAX) };
     let (revision, start) = match params.text("continue") {
         "" => (wanted_revision(store, call, stale_events)?, None),
         token => {
@@ -112,12 +114,18 @@ fn body(call: &Call, meta: &serde_json::Value, page: &[&Arc<Object>]) -> Bytes {
 fn wanted_revision(store: &Store, call: &Call, stale_events: usize) -> Result<u64, Failure> {
     let current = store.revision();
     let asked = call.params.number("resourceVersion")?.unwrap_or(0);
-    let exact = call.params.text("resourceVersionMatch") == "Exact";
-    if exact && asked == 0 {
-        return Err(Failure::bad_request(
-            "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-        ));
-    }
+    let forbidden = |why: &str| {
+        let cause = Cause::forbidden("resourceVersionMatch", why);
+        Err(Failure::invalid_options("ListOptions", cause))
+    };
+    let exact = match (call.params.text("resourceVersionMatch"), call.params.text("resourceVersion")) {
+        ("", _) => false,
+        (_, "") => return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        ("Exact", "0") => {
+            return forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        (wanted, _) => wanted == "Exact",
+    };
     if asked > current {
         return Err(Failure::future_version(asked, current));
     }

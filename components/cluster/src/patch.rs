@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::{
     failure::Failure,
     object::{fields_mut, take},
-    schema::{ListKind, key_default, list_kind},
+    schema::{ListKind, list_kind},
 };
 
 /// How a patch is written, from its content type.
@@ -56,20 +56,15 @@ pub(crate) fn apply(kind: PatchKind, object: &mut Value, patch: Value) -> Result
 }
 
 fn json(object: &mut Value, patch: Value) -> Result<(), Failure> {
-    let patch: json_patch::Patch = serde_json::from_value(patch)
-        .map_err(|error| Failure::bad_request(format!("invalid JSON patch: {error}")))?;
+    let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|_| Failure::unprocessable())?;
     if patch.0.len() > OPERATIONS_LIMIT {
         return Err(Failure::bad_request(format!(
             "a JSON patch may have at most {OPERATIONS_LIMIT} operations"
         )));
     }
     json_patch::patch(object, &patch).map_err(|error| {
-        let mut failure = Failure::bad_request(format!(
-            "the server rejected our request due to an error in our request: {error}"
-        ));
-        failure.code = 422;
-        failure.reason = "Invalid";
-        failure
+        tracing::debug!(%error, "a JSON patch does not fit the object");
+        Failure::unprocessable()
     })
 }
 
@@ -126,57 +121,77 @@ fn field(target: &mut Value, name: String, value: Value, path: &mut Vec<&str>) -
 
 fn list(target: &mut Value, patch: Vec<Value>, path: &mut Vec<&str>) -> Result<(), Failure> {
     let Value::Array(items) = target else { return Ok(()) };
-    match list_kind(path) {
-        ListKind::Atomic => *items = patch,
-        ListKind::Set => {
-            for value in patch {
-                if !items.contains(&value) {
-                    items.push(value);
-                }
-            }
+    let before = items.clone();
+    let key = match list_kind(path) {
+        ListKind::Atomic => {
+            *items = patch;
+            return Ok(());
         }
-        ListKind::Map(keys) => {
-            let replaces = patch.iter().any(|item| item["$patch"] == "replace");
-            if replaces {
-                items.clear();
-            }
-            let key = keys.first().copied().unwrap_or_default();
-            for item in patch {
-                if item["$patch"] == "replace" {
-                    continue;
-                }
-                merge_item(items, item, key, path)?;
-            }
+        ListKind::Set => None,
+        ListKind::Map(keys) => keys.first().copied(),
+    };
+    if patch.iter().any(|item| item["$patch"] == "replace") {
+        items.clear();
+    }
+    let mut patched = Vec::new();
+    for item in patch {
+        if item["$patch"] == "replace" {
+            continue;
+        }
+        match key {
+            None => patched.push(item),
+            Some(key) => patched.extend(merge_item(items, item, key, path)?),
         }
     }
+    let same = |a: &Value, b: &Value| match key {
+        Some(key) => a.get(key) == b.get(key),
+        None => a == b,
+    };
+    items.retain(|item| !patched.iter().any(|new| same(new, item)));
+    *items = interleave(std::mem::take(items), patched, |item| before.iter().position(|old| same(old, item)));
     Ok(())
 }
 
-fn merge_item(items: &mut Vec<Value>, item: Value, key: &str, path: &mut Vec<&str>) -> Result<(), Failure> {
+/// Puts what the patch does not mention and what it does into one order: the patch's, where a kept item that was in
+/// front of a patched one stays in front of it.
+fn interleave(kept: Vec<Value>, patched: Vec<Value>, place: impl Fn(&Value) -> Option<usize>) -> Vec<Value> {
+    let mut merged = Vec::with_capacity(kept.len() + patched.len());
+    let mut kept = kept.into_iter().peekable();
+    for item in patched {
+        let here = place(&item);
+        while kept.peek().is_some_and(|first| here.is_some() && place(first) < here) {
+            merged.extend(kept.next());
+        }
+        merged.push(item);
+    }
+    merged.extend(kept);
+    merged
+}
+
+/// Merges one item of a patch with the one of the same key and gives the result; none when it is a deletion.
+fn merge_item(
+    items: &mut Vec<Value>,
+    item: Value,
+    key: &str,
+    path: &mut Vec<&str>,
+) -> Result<Option<Value>, Failure> {
     let Value::Object(patch) = item else {
         return Err(Failure::bad_request(format!("an item of {} is not an object", path.join("."))));
     };
-    let wanted = patch.get(key).cloned().or_else(|| key_default(key).map(Value::from));
-    let Some(wanted) = wanted else {
+    let Some(wanted) = patch.get(key).cloned() else {
         return Err(Failure::bad_request(format!(
             "map: {} does not contain declared merge key: {key}",
             Value::Object(patch)
         )));
     };
-    let found = items.iter().position(|item| item.get(key) == Some(&wanted));
     if patch.get("$patch").is_some_and(|directive| directive == "delete") {
         items.retain(|item| item.get(key) != Some(&wanted));
-        return Ok(());
+        return Ok(None);
     }
-    match found {
-        Some(index) => strategic(&mut items[index], patch, path),
-        None => {
-            let mut made = Value::Object(Map::new());
-            strategic(&mut made, patch, path)?;
-            items.push(made);
-            Ok(())
-        }
-    }
+    let found = items.iter().find(|item| item.get(key) == Some(&wanted));
+    let mut merged = found.cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    strategic(&mut merged, patch, path)?;
+    Ok(Some(merged))
 }
 
 /// `$retainKeys` names the only fields that may stay: it is how a union changes its member.
@@ -213,9 +228,9 @@ mod tests {
             { "name": "a", "image": "a:2", "env": [{ "name": "Y", "value": "2" }] }, { "name": "c", "image": "c:1" },
         ] } });
         let expected = json!({ "spec": { "containers": [
-            { "name": "a", "image": "a:2", "env": [{ "name": "X", "value": "1" }, { "name": "Y", "value": "2" }] },
-            { "name": "b", "image": "b:1" },
+            { "name": "a", "image": "a:2", "env": [{ "name": "Y", "value": "2" }, { "name": "X", "value": "1" }] },
             { "name": "c", "image": "c:1" },
+            { "name": "b", "image": "b:1" },
         ] } });
         assert_eq!(patched(pod, patch), expected);
     }

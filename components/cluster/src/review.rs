@@ -88,6 +88,9 @@ impl Reviews {
             "TokenReview" => self.token_status(text(&review, "/spec/token"))?,
             _ => self.access_status(namespace, &review["spec"]),
         };
+        let group = if kind == "TokenReview" { "authentication" } else { "authorization" };
+        review["apiVersion"] = format!("{group}.k8s.io/v1").into();
+        review["kind"] = kind.into();
         child_mut(&mut review, "metadata").entry("creationTimestamp").or_insert(Value::Null);
         review["status"] = status;
         Ok(review)
@@ -99,7 +102,7 @@ impl Reviews {
         }
         let answers = self.0.lock();
         let Some(user) = answers.tokens.get(token) else {
-            return Ok(json!({ "user": {}, "error": "[invalid bearer token, token lookup failed]" }));
+            return Ok(json!({ "user": {}, "error": "invalid bearer token" }));
         };
         Ok(json!({
             "authenticated": true,
@@ -150,6 +153,13 @@ pub(crate) fn issue_token(shared: &Shared, account: &Object, mut request: Value)
     shared.reviews.accept_token(&token, user);
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(TOKEN_SECONDS);
     let expires = write::timestamp(now.saturating_add(seconds));
+    request["apiVersion"] = "authentication.k8s.io/v1".into();
+    request["kind"] = "TokenRequest".into();
+    request["metadata"]["creationTimestamp"] = Value::Null;
+    request["spec"]["expirationSeconds"] = seconds.into();
+    if request["spec"]["audiences"].is_null() {
+        request["spec"]["audiences"] = json!(["https://kubernetes.default.svc"]);
+    }
     request["status"] = json!({ "token": token, "expirationTimestamp": expires });
     Ok(request)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{failure::Failure, object::text, resources::Resource};
+use crate::{failure::Failure, object::text, resources::Resource, validate};
 
 /// Which objects a list or a watch is about.
 #[derive(Debug, Clone, Default)]
@@ -117,8 +117,16 @@ fn label_term(term: &str) -> Result<LabelTerm, Failure> {
         (term, Test::Exists)
     };
     let key = key.trim();
-    let valid = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-    if valid { Ok(LabelTerm { key: key.to_owned(), test }) } else { Err(unparsable()) }
+    if validate::wrong_qualified_name(key).is_some() {
+        return Err(unparsable());
+    }
+    if let Test::In(values) | Test::NotIn(values) = &test
+        && let Some(why) = values.iter().find_map(|value| validate::wrong_label_value(value))
+    {
+        let message = format!("unable to parse requirement: invalid label value: at key: {key:?}: {why}");
+        return Err(Failure::bad_request(message));
+    }
+    Ok(LabelTerm { key: key.to_owned(), test })
 }
 
 fn field_term(resource: &Resource, term: &str) -> Result<FieldTerm, Failure> {

@@ -18,20 +18,22 @@ const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// What a Secret or ConfigMap may hold.
 const DATA_LIMIT: usize = 1024 * 1024;
 
+/// The finalizers that need no domain in front.
+const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+
 const LABEL_VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const QUALIFIED_NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const SUBDOMAIN_RULE: &str = "a DNS-1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL_RULE: &str = "a DNS-1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const SERVICE_RULE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const PORT_RULE: &str = "must be between 1 and 65535, inclusive";
+const ADDRESS_RULE: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const KEY_RULE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
 /// Checks a new object.
 pub(crate) fn create(resource: &Resource, value: &Value) -> Result<(), Failure> {
     decode(resource, value)?;
-    let mut causes = common(resource, value);
-    if matches!(resource.kind, "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") {
-        selector(value, &mut causes);
-    }
+    let causes = common(resource, value);
     verdict(resource, value, &causes)
 }
 
@@ -40,6 +42,7 @@ pub(crate) fn update(resource: &Resource, old: &Value, value: &Value) -> Result<
     decode(resource, value)?;
     let mut causes = common(resource, value);
     immutable(resource, old, value, &mut causes);
+    late_finalizers(old, value, &mut causes);
     verdict(resource, value, &causes)
 }
 
@@ -75,11 +78,19 @@ fn common(resource: &Resource, value: &Value) -> Vec<Cause> {
         "ConfigMap" => config_map(value, &mut causes),
         "Pod" => pod_spec(&value["spec"], "spec", &mut causes),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => {
+            if !matches!(resource.kind, "Job" | "ReplicationController") {
+                selector(resource, value, &mut causes);
+            }
             labels(&value["spec"]["template"]["metadata"], "spec.template", &mut causes);
             pod_spec(&value["spec"]["template"]["spec"], "spec.template.spec", &mut causes);
         }
         "Service" => service(value, &mut causes),
+        "Endpoints" => endpoints(value, &mut causes),
+        "Lease" => lease(value, &mut causes),
         _ => {}
+    }
+    if resource.kind == "Job" {
+        job(value, &mut causes);
     }
     causes
 }
@@ -108,8 +119,12 @@ fn metadata(resource: &Resource, value: &Value, causes: &mut Vec<Cause>) {
     owners(meta, causes);
     for (index, finalizer) in items(meta, "/finalizers").iter().enumerate() {
         let finalizer = finalizer.as_str().unwrap_or_default();
+        let field = format!("metadata.finalizers[{index}]");
         if let Some(why) = wrong_qualified_name(finalizer) {
-            causes.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, &why));
+            causes.push(Cause::invalid(field, finalizer, &why));
+        } else if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(field, finalizer, why));
         }
     }
 }
@@ -129,9 +144,9 @@ fn labels(meta: &Value, parent: &str, causes: &mut Vec<Cause>) {
 }
 
 fn owners(meta: &Value, causes: &mut Vec<Cause>) {
-    let mut controllers = 0;
-    for (index, owner) in items(meta, "/ownerReferences").iter().enumerate() {
-        let field = format!("metadata.ownerReferences[{index}]");
+    let mut controllers = Vec::new();
+    let field = "metadata.ownerReferences";
+    for owner in items(meta, "/ownerReferences") {
         for name in ["apiVersion", "kind", "name", "uid"] {
             if text(owner, &format!("/{name}")).is_empty() {
                 let why =
@@ -140,12 +155,15 @@ fn owners(meta: &Value, causes: &mut Vec<Cause>) {
                 causes.push(Cause::invalid(format!("{field}.{name}"), "", &why));
             }
         }
-        controllers += u8::from(owner["controller"] == Value::Bool(true));
+        if owner["controller"] == Value::Bool(true) {
+            controllers.push(text(owner, "/name"));
+        }
     }
-    if controllers > 1 {
-        let field = "metadata.ownerReferences";
-        let why = "Only one reference can have Controller set to true";
-        causes.push(Cause::invalid(field, controllers, why));
+    if let [first, second, ..] = controllers.as_slice() {
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+        );
+        causes.push(Cause::invalid(field, &meta["ownerReferences"], &why));
     }
 }
 
@@ -261,21 +279,57 @@ fn service(value: &Value, causes: &mut Vec<Cause>) {
         }
         let number = port["port"].as_i64().unwrap_or(0);
         if !(1..=65_535).contains(&number) {
-            causes.push(Cause::invalid(
-                format!("{at}.port"),
-                number,
-                "must be between 1 and 65535, inclusive",
-            ));
+            causes.push(Cause::invalid(format!("{at}.port"), number, PORT_RULE));
+        }
+        match &port["targetPort"] {
+            Value::Number(target)
+                if !target.as_i64().is_some_and(|target| (1..=65_535).contains(&target)) =>
+            {
+                causes.push(Cause::invalid(format!("{at}.targetPort"), target, PORT_RULE));
+            }
+            _ => {}
         }
     }
 }
 
-fn selector(value: &Value, causes: &mut Vec<Cause>) {
+fn endpoints(value: &Value, causes: &mut Vec<Cause>) {
+    for (index, subset) in items(value, "/subsets").iter().enumerate() {
+        for list in ["addresses", "notReadyAddresses"] {
+            for (place, address) in items(subset, &format!("/{list}")).iter().enumerate() {
+                let ip = text(address, "/ip");
+                if ip.parse::<std::net::IpAddr>().is_err() {
+                    causes.push(Cause::invalid(
+                        format!("subsets[{index}].{list}[{place}].ip"),
+                        ip,
+                        ADDRESS_RULE,
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn lease(value: &Value, causes: &mut Vec<Cause>) {
+    if let Some(seconds) = value["spec"]["leaseDurationSeconds"].as_i64().filter(|seconds| *seconds <= 0) {
+        causes.push(Cause::invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"));
+    }
+}
+
+fn job(value: &Value, causes: &mut Vec<Cause>) {
+    let policy = text(value, "/spec/template/spec/restartPolicy");
+    if !matches!(policy, "OnFailure" | "Never") {
+        let why = "valid values: \"OnFailure\", \"Never\"";
+        causes.push(Cause::required("spec.template.spec.restartPolicy", why));
+    }
+}
+
+fn selector(resource: &Resource, value: &Value, causes: &mut Vec<Cause>) {
     let spec = &value["spec"];
     let empty = entries(spec, "/selector/matchLabels").next().is_none()
         && items(spec, "/selector/matchExpressions").is_empty();
     if empty {
-        causes.push(Cause::invalid("spec.selector", "{}", "empty selector is invalid for deployment"));
+        let why = format!("empty selector is invalid for {}", resource.kind.to_lowercase());
+        causes.push(Cause::invalid("spec.selector", &spec["selector"], &why));
     } else if !admit::selects_own_template(spec) {
         let why = "`selector` does not match template `labels`";
         causes.push(Cause::invalid(
@@ -303,17 +357,22 @@ fn immutable(resource: &Resource, old: &Value, value: &Value, causes: &mut Vec<C
             fixed("/spec/template");
             fixed("/spec/completions");
         }
-        "RoleBinding" | "ClusterRoleBinding" => fixed("/roleRef"),
         "EndpointSlice" => fixed("/addressType"),
-        "Service"
-            if text(old, "/spec/type") != "ExternalName" && text(value, "/spec/type") != "ExternalName" =>
-        {
-            fixed("/spec/clusterIP");
-        }
         _ => {}
     }
     match resource.kind {
         "Pod" => pod_update(old, value, causes),
+        "RoleBinding" | "ClusterRoleBinding" if old["roleRef"] != value["roleRef"] => {
+            causes.push(Cause::invalid("roleRef", &value["roleRef"], "cannot change roleRef"));
+        }
+        "Service"
+            if text(old, "/spec/type") != "ExternalName" && text(value, "/spec/type") != "ExternalName" =>
+        {
+            let (was, is) = (&old["spec"]["clusterIP"], &value["spec"]["clusterIP"]);
+            if was != is {
+                causes.push(Cause::invalid("spec.clusterIPs[0]", [is], "may not change once set"));
+            }
+        }
         "StatefulSet" => stateful_set_update(old, value, causes),
         "Secret" | "ConfigMap" if old["immutable"] == Value::Bool(true) => {
             for field in ["data", "binaryData", "immutable"] {
@@ -323,6 +382,23 @@ fn immutable(resource: &Resource, old: &Value, value: &Value, causes: &mut Vec<C
             }
         }
         _ => {}
+    }
+}
+
+/// Once somebody has asked for the deletion, nobody may put it off any further.
+fn late_finalizers(old: &Value, value: &Value, causes: &mut Vec<Cause>) {
+    if text(old, "/metadata/deletionTimestamp").is_empty() {
+        return;
+    }
+    let before = items(old, "/metadata/finalizers");
+    let new: Vec<_> =
+        items(value, "/metadata/finalizers").iter().filter(|finalizer| !before.contains(finalizer)).collect();
+    if !new.is_empty() {
+        let new = new.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{new}}}"
+        );
+        causes.push(Cause::forbidden("metadata.finalizers", &why));
     }
 }
 
@@ -396,7 +472,7 @@ fn wrong_name(rule: NameRule, name: &str) -> Option<String> {
     (!valid).then(|| why.to_owned())
 }
 
-fn wrong_label_value(value: &str) -> Option<String> {
+pub(crate) fn wrong_label_value(value: &str) -> Option<String> {
     if value.len() > LABEL_LIMIT {
         return Some(format!("must be no more than {LABEL_LIMIT} characters"));
     }
@@ -404,7 +480,7 @@ fn wrong_label_value(value: &str) -> Option<String> {
 }
 
 /// A label key, annotation key or finalizer: a word, optionally with a DNS name and a slash in front.
-fn wrong_qualified_name(key: &str) -> Option<String> {
+pub(crate) fn wrong_qualified_name(key: &str) -> Option<String> {
     let (prefix, word) = match key.split_once('/') {
         Some((prefix, word)) => (Some(prefix), word),
         None => (None, key),

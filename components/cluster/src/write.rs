@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admit,
-    failure::Failure,
+    failure::{Cause, Failure},
     gc,
     object::{Key, Object, items, meta_mut, take, text},
     ownership,
@@ -101,7 +101,7 @@ impl Writer<'_> {
         check_type(&resource, &mut value)?;
         place_in(&mut value, &resource, namespace)?;
         if !text(&value, "/metadata/resourceVersion").is_empty() {
-            return Err(Failure::internal("resourceVersion should not be set on objects to be created"));
+            return Err(Failure::unclassified("resourceVersion should not be set on objects to be created"));
         }
         self.name(&mut value);
         let name = text(&value, "/metadata/name").to_owned();
@@ -148,11 +148,7 @@ impl Writer<'_> {
         };
         let version = text(&value, "/metadata/resourceVersion");
         if version.is_empty() && resource.versioned_update {
-            let cause = crate::failure::Cause::invalid(
-                "metadata.resourceVersion",
-                0,
-                "must be specified for an update",
-            );
+            let cause = Cause::invalid("metadata.resourceVersion", 0, "must be specified for an update");
             return Err(Failure::invalid(&resource, key.name(), &[cause]));
         }
         self.replace(resource, key, &old, value, options).map(|object| (object, false))
@@ -219,6 +215,7 @@ impl Writer<'_> {
         take(meta_mut(&mut value), "resourceVersion");
         patch::apply(kind, &mut value, patch)?;
         check_name(key, &value)?;
+        check_unmoved(&resource, key, &old, &value)?;
         self.replace(resource, key, &old, value, options)
     }
 
@@ -241,15 +238,40 @@ impl Writer<'_> {
                 return Err(Failure::not_found(&resource, key.name()));
             }
             if !text(&applied, "/metadata/uid").is_empty() {
-                return Err(Failure::not_found(&resource, key.name()));
+                let uid = text(&applied, "/metadata/uid");
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                );
+                return Err(Failure::conflict(&resource, key.name(), &why));
             }
             let value = ownership::applied(&Value::Null, applied, options.author(&now), force)?;
             return self.create(resource, key.namespace(), value, &options).map(|object| (object, true));
         };
+        check_unmoved(&resource, key, &old, &applied)?;
         check_version(&resource, key, &old, &applied)?;
         let mut value = ownership::applied(&old.value, applied, options.author(&now), force)?;
         take(meta_mut(&mut value), "resourceVersion");
         self.replace(resource, key, &old, value, &options).map(|object| (object, false))
+    }
+
+    /// Gives a pod its node, as the scheduler does.
+    pub(crate) fn bind(
+        &mut self,
+        resource: Res,
+        key: &Key,
+        pod: &Arc<Object>,
+        node: &str,
+        options: &WriteOptions,
+    ) -> Result<(), Failure> {
+        let already = text(&pod.value, "/spec/nodeName");
+        if !already.is_empty() {
+            let why = format!("pod {} is already assigned to node {already:?}", key.name());
+            return Err(Failure::conflict(&resource, key.name(), &why));
+        }
+        let mut bound = pod.value.clone();
+        bound["spec"]["nodeName"] = node.into();
+        self.replace(resource, key, pod, bound, options)?;
+        Ok(())
     }
 
     /// Deletes an object, now or as soon as its finalizers and its grace period let it.
@@ -282,14 +304,16 @@ impl Writer<'_> {
         let namespace = resource.kind == "Namespace";
         if finalizers.is_empty() && grace == 0 && !namespace {
             let last = self.finish(resource, key).unwrap_or(object);
-            return Ok(Deleted::Gone(last));
+            return Ok(Deleted::Gone(if resource.kind == "Pod" { self.stopped(&last) } else { last }));
         }
         let meta = meta_mut(&mut value);
         let already = meta.get("deletionGracePeriodSeconds").and_then(Value::as_u64);
         if !meta.contains_key("deletionTimestamp") || already.is_some_and(|already| grace < already) {
             let until = self.now.saturating_add(i64::try_from(grace).unwrap_or(i64::MAX));
             meta.insert("deletionTimestamp".to_owned(), timestamp(until).into());
-            meta.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            if !namespace {
+                meta.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            }
         }
         if finalizers.is_empty() {
             take(meta, "finalizers");
@@ -302,10 +326,9 @@ impl Writer<'_> {
         let pending =
             if value == object.value { object } else { self.store.put(resource, key.clone(), value) };
         gc::advance(self, resource, key);
-        match self.store.get(resource, key) {
-            Some(still) => Ok(Deleted::Pending(still.clone())),
-            None => Ok(Deleted::Gone(pending)),
-        }
+        // The collector may have finished already; a client is told of the state in between, as it would be if the
+        // collector took its time.
+        Ok(Deleted::Pending(pending))
     }
 
     /// Removes an object for good, and then what it alone owned.
@@ -316,6 +339,16 @@ impl Writer<'_> {
             gc::advance_namespace(self, key.namespace());
         }
         Some(last)
+    }
+
+    /// A pod that is gone says that it was given no time.
+    fn stopped(&self, last: &Object) -> Arc<Object> {
+        let mut value = last.value.clone();
+        let now = self.timestamp();
+        let meta = meta_mut(&mut value);
+        meta.entry("deletionTimestamp").or_insert_with(|| now.into());
+        meta.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+        Arc::new(Object::new(value, last.revision))
     }
 
     pub(crate) fn timestamp(&self) -> String {
@@ -431,6 +464,23 @@ fn check_name(key: &Key, value: &Value) -> Result<(), Failure> {
     )))
 }
 
+/// A patch must not give the object another identity.
+fn check_unmoved(resource: &Resource, key: &Key, old: &Object, value: &Value) -> Result<(), Failure> {
+    let namespace = text(value, "/metadata/namespace");
+    if resource.namespaced && namespace != key.namespace() {
+        return Err(Failure::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            key.namespace()
+        )));
+    }
+    let uid = text(value, "/metadata/uid");
+    if uid.is_empty() || uid == old.uid() {
+        return Ok(());
+    }
+    let cause = Cause::invalid("metadata.uid", uid, "field is immutable");
+    Err(Failure::invalid(resource, key.name(), &[cause]))
+}
+
 fn place_in(value: &mut Value, resource: &Resource, namespace: &str) -> Result<(), Failure> {
     let meta = meta_mut(value);
     let given = meta.get("namespace").and_then(Value::as_str).unwrap_or_default();
@@ -450,8 +500,13 @@ fn place_in(value: &mut Value, resource: &Resource, namespace: &str) -> Result<(
 fn check_version(resource: &Resource, key: &Key, old: &Object, value: &Value) -> Result<(), Failure> {
     let uid = text(value, "/metadata/uid");
     if !uid.is_empty() && uid != old.uid() {
-        let why =
-            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            resource.plural,
+            key.as_str(),
+            old.uid()
+        );
         return Err(Failure::conflict(resource, key.name(), &why));
     }
     let version = text(value, "/metadata/resourceVersion");
@@ -508,19 +563,22 @@ fn check_preconditions(
     object: &Object,
     options: &DeleteOptions,
 ) -> Result<(), Failure> {
-    let mismatch = |what: &str, asked: &str, is: &str| {
-        let why =
-            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");
-        Err(Failure::conflict(resource, key.name(), &why))
+    let mismatch = |what: &str, asked: &str, is: &str, hint: &str| {
+        let why = format!(
+            "the {what} in the precondition ({asked}) does not match the {what} in record ({is}). {hint}"
+        );
+        Err(Failure::precondition(resource, key.name(), &why))
     };
     if let Some(uid) = &options.uid
         && uid != object.uid()
     {
-        return mismatch("UID", uid, object.uid());
+        return mismatch("UID", uid, object.uid(), "The object might have been deleted and then recreated");
     }
     let version = object.revision.to_string();
     match &options.resource_version {
-        Some(asked) if *asked != version => mismatch("ResourceVersion", asked, &version),
+        Some(asked) if *asked != version => {
+            mismatch("ResourceVersion", asked, &version, "The object might have been modified")
+        }
         _ => Ok(()),
     }
 }
