@@ -10,6 +10,7 @@ mod inbound;
 mod layering;
 mod outbound;
 mod shutdown;
+mod tap;
 mod tcp;
 mod telemetry;
 mod tls;

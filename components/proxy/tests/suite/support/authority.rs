@@ -1,8 +1,11 @@
 //! Certificates.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use conduit_identity::{ControlPlane, Files, Identity, UnixTime, Workload, WorkloadKind};
+use conduit_identity::{
+    ControlPlane, Credentials, Crypto, Files, Identity, Loaded, ManualClock, Pem, UnixTime, Workload,
+    WorkloadKind,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
@@ -18,6 +21,12 @@ pub(crate) fn identity(owner: &str) -> Identity {
     let workload =
         Workload { namespace: "shop".to_owned(), kind: WorkloadKind::Deployment, name: owner.to_owned() };
     Identity::of(&workload, &ControlPlane::default())
+}
+
+/// The identity of a component of the control plane.
+pub(crate) fn component(name: &str) -> Identity {
+    let control_plane = ControlPlane::default();
+    Identity::of(&control_plane.component(name), &control_plane)
 }
 
 /// A root.
@@ -50,6 +59,15 @@ impl Authority {
     /// Credentials that are right at [`NOW`].
     pub(crate) fn issue(&self, identity: &Identity) -> Issued {
         self.issue_for(identity, NOW - HOUR, NOW + 26 * HOUR)
+    }
+
+    /// Credentials in use by a process that is no pod's.
+    pub(crate) fn loaded(&self, identity: &Identity, clock: &ManualClock) -> Loaded {
+        let Issued { chain, key, anchors } = self.issue(identity);
+        let pem = Pem { chain: chain.into(), key: key.into(), anchors: anchors.into() };
+        let crypto = Crypto::shipped();
+        let credentials = Credentials::load(&pem, identity, NOW, &crypto).unwrap();
+        Loaded::new(credentials, &crypto, Arc::new(clock.clone())).unwrap()
     }
 
     pub(crate) fn issue_for(&self, identity: &Identity, begins: UnixTime, ends: UnixTime) -> Issued {

@@ -92,7 +92,9 @@ impl Script {
                 match credentials {
                     None => drop(grpc::serve_connection(accepted.io, routes, drain).await),
                     Some(credentials) => {
-                        let Ok((io, _)) = conduit_identity::accept(&credentials, accepted.io).await else { return };
+                        let Ok((io, _)) = conduit_identity::accept(&credentials, accepted.io).await else {
+                            return;
+                        };
                         drop(grpc::serve_connection(io, routes, drain).await);
                     }
                 }

@@ -26,7 +26,8 @@ use super::{Pod, serve, within};
 /// - `/hang` never.
 pub(crate) async fn web(pod: &Pod, name: &'static str) -> SocketAddr {
     serve(pod, move |client| async move {
-        let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, name).await) });
+        let service =
+            service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, name).await) });
         let server = auto::Builder::new(TokioExecutor::new());
         // A client that leaves is no news.
         drop(server.serve_connection(TokioIo::new(client.io), service).await);
