@@ -1,6 +1,8 @@
 //! The proxy through its front door: real proxies on loopback sockets, real TLS between them, and applications that
 //! speak raw bytes, so that what is asserted is what crosses the wire.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed test")]
+
 mod support;
 
 mod discovery;
