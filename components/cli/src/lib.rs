@@ -7,7 +7,7 @@
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
 //! - `stat.rs`, `get.rs`, `tap.rs`: what the control plane knows, through `client.rs`; `table.rs` lays rows out, `sse.rs`
 //!   reads events
-//! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `proxy_options.rs` has the flags shared with install,
+//! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
 //! - `version.rs`, `completion.rs`
 //!
@@ -25,8 +25,8 @@ pub mod completion;
 pub mod get;
 pub mod inject;
 pub mod input;
+pub mod mesh_options;
 pub mod output;
-pub mod proxy_options;
 pub mod sse;
 pub mod stat;
 pub mod table;

@@ -16,7 +16,7 @@ pub struct Style {
     pub namespaces: bool,
     /// Names with their type in front, and a table for each type.
     pub typed: bool,
-    /// Columns with probes, the reasons for plaintext, and who is at the other end.
+    /// Columns with connections, probes, the reasons for plaintext, and who is at the other end.
     pub wide: bool,
     /// The line with the columns' names.
     pub headers: bool,
@@ -68,7 +68,7 @@ fn columns(style: Style) -> Vec<Column> {
     let numbers = ["MESHED", "SUCCESS", "RPS", "LATENCY_P50", "LATENCY_P95", "LATENCY_P99", "TLS"];
     columns.extend(numbers.map(number));
     if style.wide {
-        columns.push(number("PROBES"));
+        columns.extend(["TLS_CONN", "PROBES"].map(number));
         columns.extend(["PLAINTEXT", "PEERS"].map(text));
     }
     columns
@@ -101,7 +101,12 @@ impl Line {
         );
         cells.push(or_none(row.tls, |share| format!("{:.0}%", honest(share * 100.0, 1.0))));
         if style.wide {
-            cells.push(or_none((row.counts.probes > 0.0).then_some(row.counts.probes), |n| n.to_string()));
+            let counts = row.counts;
+            let connections = (counts.connections > 0.0).then_some(counts.connections);
+            cells.push(or_none(connections, |all| format!("{:.0}/{all:.0}", counts.tls_connections)));
+            cells.push(or_none((counts.probes > 0.0).then_some(counts.probes), |probes| {
+                format!("{probes:.0}")
+            }));
             cells.push(listed(reasons(row)));
             cells.push(listed(row.peers.iter().map(|peer| short_identity(peer).to_owned()).collect()));
         }
@@ -248,13 +253,13 @@ mod tests {
             plaintext: [("no_proxy_tls".to_owned(), 7.0), ("handshake_failed (timeout)".to_owned(), 9.0)]
                 .into(),
             peers: ["web.deployment.emojivoto.conduit-managed.conduit.svc.cluster.local".to_owned()].into(),
-            counts: Counts { probes: 12.0, ..Counts::default() },
+            counts: Counts { probes: 12.0, connections: 4.0, tls_connections: 3.0, ..Counts::default() },
             ..busy(Kind::Deployment, "web")
         };
         let style = Style { wide: true, headers: false, ..Style::default() };
         insta::assert_snapshot!(stat(&[row, idle(Kind::Deployment, "bot")], style), @r"
-        web   1/1   100.00%   2.0rps   1ms   2ms   1235ms   100%   12   handshake_failed(timeout)=9,no_proxy_tls=7   web.deployment.emojivoto
-        bot   1/1         -        -     -     -        -      -    -   -                                            -
+        web   1/1   100.00%   2.0rps   1ms   2ms   1235ms   100%   3/4   12   handshake_failed(timeout)=9,no_proxy_tls=7   web.deployment.emojivoto
+        bot   1/1         -        -     -     -        -      -     -    -   -                                            -
         ");
     }
 

@@ -118,7 +118,7 @@ fn graft(resource: &Resource, options: &Options) -> Option<(String, Graft)> {
 fn warnings(resource: &Resource, template: Option<&Value>, options: &Options) -> Vec<String> {
     let (Some(kind), Some(template)) = (resource.workload, template) else { return Vec::new() };
     let own = pod::addition(resource, kind, options).warning;
-    own.into_iter().chain(workload::warnings(template, kind, options.native_sidecar)).collect()
+    own.into_iter().chain(workload::warnings(template, kind, options.flags.native_sidecar)).collect()
 }
 
 /// Adds grafts to the document `text`, which means `value`; in place, or, for a reason that is told, by writing it anew.

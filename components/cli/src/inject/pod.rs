@@ -10,7 +10,7 @@ use super::{
     prune::{Pattern, Prune},
     workload::Resource,
 };
-use crate::{inject::Options, proxy_options::Tls, version::VERSION};
+use crate::{inject::Options, mesh_options::Tls, version::VERSION};
 
 /// Annotation that keeps what inject had to replace rather than add to, for `uninject`.
 pub const ANNOTATION_REPLACED: &str = "conduit.io/replaced";
@@ -33,12 +33,15 @@ pub struct Addition {
 /// What to add to the pod template of `resource`, of this kind.
 pub fn addition(resource: &Resource, kind: WorkloadKind, options: &Options) -> Addition {
     let owner = Owner::of(resource, kind, options);
-    let warning = (options.proxy.tls == Tls::Optional).then(|| owner.as_ref().err().cloned()).flatten();
+    let warning = (options.flags.mesh.tls == Tls::Optional).then(|| owner.as_ref().err().cloned()).flatten();
     let owner = owner.ok();
-    let tls = owner.as_ref().filter(|_| options.proxy.tls == Tls::Optional);
+    let tls = owner.as_ref().filter(|_| options.flags.mesh.tls == Tls::Optional);
     let (init, proxy) = (init_container(options), proxy_container(options, tls));
-    let (containers, init_containers) =
-        if options.native_sidecar { (vec![], vec![init, native(proxy)]) } else { (vec![proxy], vec![init]) };
+    let (containers, init_containers) = if options.flags.native_sidecar {
+        (vec![], vec![init, native(proxy)])
+    } else {
+        (vec![proxy], vec![init])
+    };
     let mut spec =
         vec![("initContainers".to_owned(), Graft::Splice { first: vec![], last: init_containers })];
     if !containers.is_empty() {
@@ -129,7 +132,7 @@ impl Owner {
                 "without TLS: its name is generated, so its certificate cannot be mounted by name".to_owned()
             );
         }
-        let namespace = resource.namespace.as_ref().or(options.namespace.as_ref());
+        let namespace = resource.namespace.as_ref().or(options.flags.namespace.as_ref());
         let workload =
             |namespace: &str| Workload { namespace: namespace.to_owned(), kind, name: resource.name.clone() };
         // Only the short form of a name that does not fit depends on the namespace.
@@ -146,7 +149,7 @@ impl Owner {
     /// The identity, the pod's namespace left open.
     fn identity(&self, options: &Options) -> String {
         let Workload { kind, .. } = self.workload;
-        let control_plane = options.control_plane();
+        let control_plane = &options.control_plane;
         format!(
             "{}.{kind}.{POD_NAMESPACE}.conduit-managed.{}.{}",
             self.workload.label_value(),
@@ -166,13 +169,13 @@ fn annotations(owner: Option<&Owner>, tls: bool, options: &Options) -> Graft {
     if let Some(owner) = owner {
         pairs.push((owned::ANNOTATION_OWNER, owned::owner_annotation(&owner.workload)));
     }
-    pairs.push((owned::ANNOTATION_PROXY_VERSION, options.proxy.conduit_version.clone()));
+    pairs.push((owned::ANNOTATION_PROXY_VERSION, options.flags.mesh.conduit_version.clone()));
     pairs.push((owned::ANNOTATION_TLS, tls.as_str().to_owned()));
     set(pairs)
 }
 
 fn labels(owner: Option<&Owner>, options: &Options) -> Graft {
-    let mut pairs = vec![(owned::LABEL_CONTROL_PLANE_NS, options.control_namespace.clone())];
+    let mut pairs = vec![(owned::LABEL_CONTROL_PLANE_NS, options.control_plane.namespace.clone())];
     if let Some(Owner { workload }) = owner
         && let Some(label) = workload.kind.proxy_label()
     {
@@ -182,25 +185,25 @@ fn labels(owner: Option<&Owner>, options: &Options) -> Graft {
 }
 
 fn proxy_container(options: &Options, tls: Option<&Owner>) -> Value {
-    let proxy = &options.proxy;
-    let probe = |path: &str| json!({"httpGet": {"path": path, "port": proxy.metrics_port}});
+    let flags = &options.flags;
+    let probe = |path: &str| json!({"httpGet": {"path": path, "port": flags.metrics_port}});
     let mut container = json!({
         "name": owned::PROXY_CONTAINER,
-        "image": proxy.image(&proxy.proxy_image),
-        "imagePullPolicy": proxy.image_pull_policy.to_string(),
+        "image": flags.mesh.image(&flags.proxy_image),
+        "imagePullPolicy": flags.mesh.image_pull_policy.to_string(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": environment(options, tls),
         "ports": [
-            {"name": owned::PORT_NAME_PROXY, "containerPort": options.inbound_port},
-            {"name": owned::PORT_NAME_METRICS, "containerPort": proxy.metrics_port},
+            {"name": owned::PORT_NAME_PROXY, "containerPort": options.flags.inbound_port},
+            {"name": owned::PORT_NAME_METRICS, "containerPort": flags.metrics_port},
         ],
         // The application's container is not started before the proxy accepts.
         "lifecycle": {"postStart": {"exec": {"command": ["conduit-proxy", "wait-ready"]}}},
         "livenessProbe": probe("/live"),
         "readinessProbe": probe("/ready"),
-        "resources": {"requests": {"cpu": options.proxy_cpu_request, "memory": options.proxy_memory_request}},
+        "resources": {"requests": {"cpu": options.flags.proxy_cpu_request, "memory": options.flags.proxy_memory_request}},
         "securityContext": {
-            "runAsUser": proxy.proxy_uid,
+            "runAsUser": flags.proxy_uid,
             "runAsNonRoot": true,
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -231,26 +234,26 @@ fn native(mut proxy: Value) -> Value {
 }
 
 fn environment(options: &Options, tls: Option<&Owner>) -> Value {
-    let proxy = &options.proxy;
-    let namespace = &options.control_namespace;
+    let flags = &options.flags;
+    let namespace = &options.control_plane.namespace;
     let mut pairs = vec![
-        ("LOG", proxy.proxy_log_level.clone()),
-        ("BIND_TIMEOUT", proxy.proxy_bind_timeout.clone()),
+        ("LOG", flags.proxy_log_level.clone()),
+        ("BIND_TIMEOUT", flags.proxy_bind_timeout.clone()),
         (
             "CONTROL_URL",
             format!(
                 "tcp://{}.{namespace}.svc.cluster.local:{}",
                 owned::COMPONENT_DESTINATION,
-                proxy.api_port
+                flags.mesh.api_port
             ),
         ),
-        ("CONTROL_LISTENER", format!("tcp://0.0.0.0:{}", proxy.control_port)),
-        ("METRICS_LISTENER", format!("tcp://0.0.0.0:{}", proxy.metrics_port)),
-        ("PRIVATE_LISTENER", format!("tcp://127.0.0.1:{}", options.outbound_port)),
-        ("PUBLIC_LISTENER", format!("tcp://0.0.0.0:{}", options.inbound_port)),
+        ("CONTROL_LISTENER", format!("tcp://0.0.0.0:{}", flags.control_port)),
+        ("METRICS_LISTENER", format!("tcp://0.0.0.0:{}", flags.metrics_port)),
+        ("PRIVATE_LISTENER", format!("tcp://127.0.0.1:{}", options.flags.outbound_port)),
+        ("PUBLIC_LISTENER", format!("tcp://0.0.0.0:{}", options.flags.inbound_port)),
     ];
     if let Some(owner) = tls {
-        let control_plane = options.control_plane();
+        let control_plane = &options.control_plane;
         let destination = control_plane.component(owned::COMPONENT_DESTINATION);
         let file = |name: &str| format!("{}/{name}", owned::IDENTITY_MOUNT);
         pairs.extend([
@@ -262,7 +265,7 @@ fn environment(options: &Options, tls: Option<&Owner>) -> Value {
             ("TRUST_DOMAIN", control_plane.trust_domain.clone()),
             (
                 "TLS_CONTROLLER_IDENTITY",
-                conduit_identity::Identity::of(&destination, &control_plane).to_string(),
+                conduit_identity::Identity::of(&destination, control_plane).to_string(),
             ),
         ]);
     }
@@ -278,27 +281,28 @@ fn environment(options: &Options, tls: Option<&Owner>) -> Value {
 }
 
 fn init_container(options: &Options) -> Value {
-    let proxy = &options.proxy;
+    let flags = &options.flags;
     let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
     // Probes and tap must reach the proxy itself.
-    let inbound = [options.skip_inbound_ports.as_slice(), &[proxy.control_port, proxy.metrics_port]].concat();
+    let inbound =
+        [options.flags.skip_inbound_ports.as_slice(), &[flags.control_port, flags.metrics_port]].concat();
     let mut args = vec![
         "--incoming-proxy-port".to_owned(),
-        options.inbound_port.to_string(),
+        options.flags.inbound_port.to_string(),
         "--outgoing-proxy-port".to_owned(),
-        options.outbound_port.to_string(),
+        options.flags.outbound_port.to_string(),
         "--proxy-uid".to_owned(),
-        proxy.proxy_uid.to_string(),
+        flags.proxy_uid.to_string(),
         "--inbound-ports-to-ignore".to_owned(),
         list(&inbound),
     ];
-    if !options.skip_outbound_ports.is_empty() {
-        args.extend(["--outbound-ports-to-ignore".to_owned(), list(&options.skip_outbound_ports)]);
+    if !options.flags.skip_outbound_ports.is_empty() {
+        args.extend(["--outbound-ports-to-ignore".to_owned(), list(&options.flags.skip_outbound_ports)]);
     }
     json!({
         "name": owned::INIT_CONTAINER,
-        "image": proxy.image(&proxy.init_image),
-        "imagePullPolicy": proxy.image_pull_policy.to_string(),
+        "image": flags.mesh.image(&flags.init_image),
+        "imagePullPolicy": flags.mesh.image_pull_policy.to_string(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "args": args,
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},

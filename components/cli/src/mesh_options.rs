@@ -1,11 +1,10 @@
-//! The flags that `install` and `inject` share: which images, and what the proxies are told.
+//! The flags that `install` and `inject` share: what the mesh is, and where its images are.
 
 use std::fmt;
 
 use clap::{Args, ValueEnum};
 use conduit_identity::ControlPlane;
 use conduit_k8s::owned;
-use conduit_runtime::env;
 
 use crate::version::VERSION;
 
@@ -50,58 +49,39 @@ impl fmt::Display for PullPolicy {
     }
 }
 
-/// Flags about images and proxies.
+/// Flags about the mesh as a whole.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Proxy options")]
-pub struct ProxyOptions {
+pub struct MeshOptions {
     /// Encrypt traffic between pods
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub tls: Tls,
     /// What workload identities end in
     #[arg(long, value_name = "DOMAIN", default_value = "svc.cluster.local", value_parser = domain)]
     pub trust_domain: String,
+    /// DNS zone of the cluster
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = domain)]
+    pub cluster_domain: String,
     /// Tag of Conduit's images
     #[arg(long, short = 'v', value_name = "VERSION", default_value = VERSION, value_parser = tag)]
     pub conduit_version: String,
     /// Put in front of the names of Conduit's images, such as registry.example.com:5000/mirror
     #[arg(long, value_name = "REGISTRY", default_value = "", value_parser = registry, hide_default_value = true)]
     pub registry: String,
-    /// Image of the proxy; one with a tag or a digest is used as it is
-    #[arg(long, value_name = "IMAGE", default_value = "conduit/proxy", value_parser = image)]
-    pub proxy_image: String,
-    /// Image that redirects a pod's traffic; one with a tag or a digest is used as it is
-    #[arg(long, value_name = "IMAGE", default_value = "conduit/proxy-init", value_parser = image)]
-    pub init_image: String,
     /// When images are pulled
     #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
     pub image_pull_policy: PullPolicy,
-    /// User that the proxy runs as, whose own connections are not redirected
-    #[arg(long, value_name = "UID", default_value_t = owned::PROXY_UID, value_parser = clap::value_parser!(i64).range(1..=2_147_483_647))]
-    pub proxy_uid: i64,
-    /// What the proxy logs
-    #[arg(long, value_name = "FILTER", default_value = "warn,conduit_proxy=info", value_parser = log_filter)]
-    pub proxy_log_level: String,
-    /// How long the proxy waits for a connection to an endpoint
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub proxy_bind_timeout: String,
     /// Port of the destination service
     #[arg(long, value_name = "PORT", default_value_t = owned::PORT_DESTINATION, value_parser = port())]
     pub api_port: u16,
-    /// Port on which proxies answer tap
-    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_TAP, value_parser = port())]
-    pub control_port: u16,
-    /// Port on which proxies serve metrics and probes
-    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_ADMIN, value_parser = port())]
-    pub metrics_port: u16,
 }
 
-impl ProxyOptions {
+impl MeshOptions {
     /// The control plane in `namespace` that these options are for.
     pub fn control_plane(&self, namespace: &str) -> ControlPlane {
         ControlPlane { namespace: namespace.to_owned(), trust_domain: self.trust_domain.clone() }
     }
 
-    /// The whole name of an image.
+    /// The whole name of an image; one with a tag or a digest is whole already.
     pub fn image(&self, name: &str) -> String {
         let last = name.rsplit('/').next().unwrap_or(name);
         if last.contains([':', '@']) {
@@ -160,27 +140,14 @@ fn registry(value: &str) -> Result<String, String> {
     }
 }
 
-fn image(value: &str) -> Result<String, String> {
-    let inner = |octet: u8| octet.is_ascii_alphanumeric() || b"._-/:@".contains(&octet);
-    let valid =
-        !value.is_empty() && value.bytes().all(inner) && value.split('/').all(|part| !part.is_empty());
-    let expected = "not an image: use a name such as conduit/proxy, with or without a tag or digest";
-    valid.then(|| value.to_owned()).ok_or_else(|| expected.to_owned())
-}
-
-fn log_filter(value: &str) -> Result<String, String> {
+/// Parses a log filter, as the components do.
+///
+/// # Errors
+/// It is none.
+pub fn log_filter(value: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(value) {
         Ok(_) if !value.trim().is_empty() => Ok(value.to_owned()),
         _ => Err("not a log filter: use a level or a list such as warn,conduit_proxy=info".to_owned()),
-    }
-}
-
-/// The proxy's own grammar, so that what passes here does not stop a proxy.
-fn duration(value: &str) -> Result<String, String> {
-    match env::duration(value) {
-        Ok(duration) if !duration.is_zero() => Ok(value.to_owned()),
-        Ok(_) => Err("it must be more than nothing".to_owned()),
-        Err(expected) => Err(expected),
     }
 }
 
@@ -193,27 +160,22 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        options: ProxyOptions,
+        options: MeshOptions,
     }
 
-    fn parse(args: &[&str]) -> Result<ProxyOptions, String> {
+    fn parse(args: &[&str]) -> Result<MeshOptions, String> {
         let args = std::iter::once("test").chain(args.iter().copied());
         Line::try_parse_from(args).map(|line| line.options).map_err(|error| error.to_string())
     }
 
     #[test]
     fn images_are_named_by_registry_name_and_version() {
-        let images = |args: &[&str]| {
-            let options = parse(args).expect("the flags are sound");
-            [options.image("conduit/ca"), options.image(&options.proxy_image)]
-        };
-        assert_eq!(images(&["-v", "1.2"]), ["conduit/ca:1.2", "conduit/proxy:1.2"]);
-        assert_eq!(
-            images(&["--registry", "r.io:5000/x/", "-v", "1", "--proxy-image", "mine/p"]),
-            ["r.io:5000/x/conduit/ca:1", "r.io:5000/x/mine/p:1"]
-        );
+        let image = |args: &[&str], name| parse(args).expect("the flags are sound").image(name);
+        assert_eq!(image(&["-v", "1.2"], "conduit/ca"), "conduit/ca:1.2");
+        let elsewhere = ["--registry", "r.io:5000/x/", "-v", "1"];
+        assert_eq!(image(&elsewhere, "mine/p"), "r.io:5000/x/mine/p:1");
         for whole in ["h:1/p:dev", "p@sha256:00"] {
-            assert_eq!(images(&["--registry", "r.io", "--proxy-image", whole])[1], whole);
+            assert_eq!(image(&elsewhere, whole), whole);
         }
     }
 
@@ -225,14 +187,8 @@ mod tests {
             ["--conduit-version", "a b"],
             ["--registry", "https://r.io"],
             ["--registry", "r.io:x"],
-            ["--proxy-image", "a//b"],
             ["--image-pull-policy", "Sometimes"],
-            ["--proxy-uid", "0"],
-            ["--proxy-log-level", "loud=very"],
-            ["--proxy-bind-timeout", "1.5s"],
-            ["--proxy-bind-timeout", "0"],
             ["--api-port", "0"],
-            ["--metrics-port", "65536"],
         ];
         let errors: Vec<String> = bad
             .iter()
