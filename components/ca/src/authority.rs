@@ -90,8 +90,9 @@ impl Authority {
             Step::Rotate => state.roots.push(self.root(now)?),
             Step::Restore => {}
             Step::Publish => {
-                let newest = state.roots.iter_mut().rev().find(|root| root.key.is_some());
-                newest.ok_or(Error::NoRoot)?.published = Some(now);
+                let newest = state.newest(now).ok_or(Error::NoRoot)?.certificate.fingerprint;
+                let is_newest = |root: &&mut Root| root.certificate.fingerprint == newest;
+                state.roots.iter_mut().filter(is_newest).for_each(|root| root.published = Some(now));
             }
             Step::Issue { root } => self.issue_from(*root, &mut state, now)?,
             Step::Forget { root } => state.roots.retain(|kept| kept.certificate.fingerprint != *root),
@@ -140,10 +141,14 @@ impl Authority {
         let key = Key::from_pem(unix_lines(key.serialize_pem()));
         state.issuer = Some(Issuer { certificate, key, root });
         let keep_until = self.last_leaf_ends(now);
-        // Those after it have not been used yet.
-        for retired in state.roots.iter_mut().take_while(|older| older.certificate.fingerprint != root) {
-            retired.key = None;
-            retired.keep_until.get_or_insert(keep_until);
+        // Those after it have not been used yet, or by a clock that was ahead: what they issued is replaced now.
+        let mut is_older = true;
+        for other in &mut state.roots {
+            if other.certificate.fingerprint == root {
+                (is_older, other.keep_until) = (false, None);
+            } else if is_older || other.certificate.not_before > now {
+                other.keep_until.get_or_insert(keep_until);
+            }
         }
         Ok(())
     }

@@ -119,8 +119,9 @@ impl Controller {
             remembers: self.memory.state.is_some(),
         };
         let Config { control_plane, lifetimes, .. } = &self.config;
-        let plan = reconcile(&observed, &mut self.inspector, self.clock.now(), control_plane, lifetimes);
-        self.metrics.seen(&plan, state.as_ref());
+        let now = self.clock.now();
+        let plan = reconcile(&observed, &mut self.inspector, now, control_plane, lifetimes);
+        self.metrics.seen(&plan, state.as_ref(), now);
         self.report(&plan);
         Some((Basis { state: state.or_else(|| self.memory.state.clone()), secrets, bundles }, plan))
     }
@@ -134,6 +135,11 @@ impl Controller {
                 }
                 Report::ForeignBundle(key) => {
                     error!(config_map = %key, "not ours although of our name; its namespace stays without trust");
+                }
+                Report::ClockBehind => {
+                    error!(
+                        "this machine's clock is behind the API server's; nothing is issued until it is set right"
+                    );
                 }
                 Report::Mismatch(mismatch) => {
                     warn!(pod = %mismatch.pod, reason = mismatch.text, "no certificate for this pod's workload");

@@ -34,6 +34,16 @@ pub struct LeafFacts {
     pub fingerprint: Fingerprint,
 }
 
+impl Held {
+    /// The leaf, when there is a good one.
+    pub fn leaf(self) -> Option<LeafFacts> {
+        match self {
+            Self::Leaf(leaf) => Some(leaf),
+            Self::WrongName | Self::WrongRoot | Self::Invalid => None,
+        }
+    }
+}
+
 impl LeafFacts {
     /// Whether it is valid at `now`.
     pub fn covers(&self, now: UnixTime) -> bool {

@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     workloads: Gauge,
     foreign: Gauge,
     mismatches: Gauge,
+    clock_behind: Gauge,
     leading: Gauge,
 }
 
@@ -107,6 +108,11 @@ impl Metrics {
             "Pods that claim a workload they do not belong to",
             &self.mismatches,
         );
+        add(
+            "conduit_ca_clock_behind",
+            "Whether this machine's clock is so far behind the API server's that nothing is issued",
+            &self.clock_behind,
+        );
         add("conduit_ca_leading", "Whether this replica is the one that issues", &self.leading);
     }
 
@@ -126,17 +132,20 @@ impl Metrics {
         self.leading.set(i64::from(leading));
     }
 
-    pub(crate) fn seen(&self, plan: &Plan, state: Option<&State>) {
-        let newest = state.and_then(State::newest).map(|root| root.certificate.not_after);
+    pub(crate) fn seen(&self, plan: &Plan, state: Option<&State>, now: UnixTime) {
+        let newest = state.and_then(|state| state.newest(now)).map(|root| root.certificate.not_after);
         let issuer = state.and_then(|state| state.issuer.as_ref()).map(|issuer| issuer.certificate.not_after);
         self.root_not_after.set(seconds(newest));
         self.issuer_not_after.set(seconds(issuer));
         self.leaf_min_not_after.set(seconds(plan.first_leaf_ends));
         self.roots.set(count(state.map_or(0, |state| state.roots.len())));
         self.workloads.set(count(plan.workloads));
-        let mismatched = plan.reports.iter().filter(|report| matches!(report, Report::Mismatch(_))).count();
-        self.mismatches.set(count(mismatched));
-        self.foreign.set(count(plan.reports.len() - mismatched));
+        let reports =
+            |kind: fn(&Report) -> bool| count(plan.reports.iter().filter(|report| kind(report)).count());
+        self.mismatches.set(reports(|report| matches!(report, Report::Mismatch(_))));
+        self.clock_behind.set(reports(|report| matches!(report, Report::ClockBehind)));
+        let foreign = |report: &Report| matches!(report, Report::ForeignSecret(_) | Report::ForeignBundle(_));
+        self.foreign.set(reports(foreign));
     }
 }
 

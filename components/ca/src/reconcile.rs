@@ -1,7 +1,7 @@
 //! What to write. Pure: the cluster as it was seen, the moment and the lifetimes in, an ordered list of writes out.
 //!
 //! A certificate is issued for a [`Reason`], never because something happened to a pod. Objects that do not carry our
-//! marks are reported and left alone, whatever they are called. A change of the authority's own state comes alone: it is
+//! marks are reported and left alone, whatever they are called. A change of the authority's own state comes first, to be
 //! stored before anything depends on it.
 
 use std::{
@@ -16,7 +16,10 @@ use conduit_k8s::{
     owner::Owners,
     watch::ObjectKey,
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use tokio::time::Instant;
 
@@ -26,7 +29,7 @@ use crate::{
     inspect::{Held, Inspector, LeafFacts},
     objects::{belongs_to, owner_uid},
     rotation::{self, Situation, Step},
-    state::State,
+    state::{Certificate, State},
     wanted::{Mismatch, Wanted, wanted},
 };
 
@@ -54,7 +57,7 @@ pub struct Observed<'a, O> {
 /// What to do, in this order, and what to tell.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The writes: a root step alone, or bundles and then leaves, the most urgent first.
+    /// The writes: a step of the authority's own, bundles, then leaves, the most urgent first.
     pub writes: Vec<Write>,
     /// What needs an operator, in alphabetical order.
     pub reports: BTreeSet<Report>,
@@ -131,6 +134,8 @@ pub enum Report {
     ForeignSecret(ObjectKey),
     /// A ConfigMap of the bundle's name is not ours: its namespace stays in plaintext.
     ForeignBundle(ObjectKey),
+    /// Our clock is behind the API server's by more than certificates are backdated: nothing is written.
+    ClockBehind,
     /// A pod claims a workload that it does not belong to: no certificate is issued for it.
     Mismatch(Mismatch),
 }
@@ -148,75 +153,136 @@ pub fn reconcile(
     let (wanted, mismatches) = wanted(pods, components, observed.owners, control_plane);
     let mut plan = Plan { workloads: wanted.len(), ..Plan::default() };
     plan.reports.extend(mismatches.into_iter().map(Report::Mismatch));
+    if youngest(observed) > now + lifetimes.backdate {
+        plan.reports.insert(Report::ClockBehind);
+        return plan;
+    }
 
-    let pem = observed.state.map(bundle::of).unwrap_or_default();
-    let leaves =
-        leaves(observed, &wanted, inspector, (now, lifetimes), (&control_plane.namespace, &pem), &mut plan);
-    let bundles = bundles(observed, &wanted, control_plane, &pem, &mut plan);
+    let bundle = observed.state.map(bundle::of).unwrap_or_default();
+    let look = Look { observed, wanted, bundle, now, control_plane, lifetimes };
+    let leaves = look.leaves(inspector, &mut plan);
+    let bundles = look.bundles(&mut plan);
     let situation = Situation {
         state: observed.state,
         remembers: observed.remembers,
-        bundled: own_bundle(observed, control_plane, now),
+        bundled: look.own_bundle(),
         everywhere: bundles.is_empty() && observed.state.is_some(),
         live_leaves: leaves.live,
     };
-    plan.writes = match rotation::next(&situation, now, lifetimes) {
-        Some(step) => vec![Write::Root(step)],
-        None if observed.state.is_some_and(|state| state.issuer.is_some()) => {
-            bundles.into_iter().chain(leaves.writes).collect()
-        }
-        None => bundles,
-    };
+    let step = rotation::next(&situation, now, lifetimes).map(Write::Root);
+    let can_issue = observed.state.is_some_and(|state| state.issuer.is_some());
+    let leaves = if can_issue { leaves.writes } else { Vec::new() };
+    plan.writes = step.into_iter().chain(bundles).chain(leaves).collect();
     plan
 }
 
+/// When the youngest pod was made, by the API server's clock. Our own pod is among them, so that an authority that is
+/// started on a machine whose clock is behind finds out, instead of replacing good certificates by expired ones.
+fn youngest(observed: &Observed<'_, impl Owners>) -> UnixTime {
+    let pods = observed.pods.values().chain(observed.components.values());
+    let created = pods.filter_map(|pod| pod.metadata.creation_timestamp.as_ref());
+    let seconds = created.filter_map(|created| u64::try_from(created.0.as_second()).ok());
+    seconds.max().map(UnixTime::from_secs).unwrap_or_default()
+}
+
+struct Look<'a, O> {
+    observed: &'a Observed<'a, O>,
+    wanted: BTreeMap<ObjectKey, Wanted>,
+    /// What every bundle is to hold; empty as long as there is no root.
+    bundle: String,
+    now: UnixTime,
+    control_plane: &'a ControlPlane,
+    lifetimes: &'a Lifetimes,
+}
+
 struct Leaves {
+    /// The most urgent first.
     writes: Vec<Write>,
+    /// Whether any workload holds a leaf that is valid now.
     live: bool,
 }
 
-fn leaves(
-    observed: &Observed<'_, impl Owners>,
-    wanted: &BTreeMap<ObjectKey, Wanted>,
-    inspector: &mut Inspector,
-    moment: (UnixTime, &Lifetimes),
-    trust: (&str, &str),
-    plan: &mut Plan,
-) -> Leaves {
-    let ((now, lifetimes), (control_plane_ns, bundle)) = (moment, trust);
-    inspector.retain(|key| wanted.contains_key(key));
-    let issuer = observed.state.and_then(|state| state.issuer.as_ref());
-    let (begins, ends) =
-        issuer.map(|i| (i.certificate.not_before, i.certificate.not_after)).unwrap_or_default();
-    let judge = Judge { now, lifetimes, next_begins: begins, next_ends: ends.min(now + lifetimes.leaf) };
+impl<O: Owners> Look<'_, O> {
+    fn leaves(&self, inspector: &mut Inspector, plan: &mut Plan) -> Leaves {
+        inspector.retain(|key| self.wanted.contains_key(key));
+        let judge = self.judge();
+        let mut due: Vec<(Reason, UnixTime, Write)> = Vec::new();
+        let mut live = false;
+        for (key, wanted) in &self.wanted {
+            let secret = self.observed.secrets.get(key);
+            if self.observed.foreign.contains_key(key)
+                || secret.is_some_and(|secret| !self.is_ours(&secret.metadata))
+            {
+                plan.reports.insert(Report::ForeignSecret(key.clone()));
+                continue;
+            }
+            let held = secret.map(|secret| inspector.inspect(key, secret, &wanted.identity, &self.bundle));
+            let leaf = held.and_then(Held::leaf);
+            let ends = leaf.map(|leaf| leaf.not_after);
+            live |= leaf.is_some_and(|leaf| leaf.covers(self.now));
+            plan.first_leaf_ends = plan.first_leaf_ends.into_iter().chain(ends).min();
+            let owned = secret.is_some_and(|secret| owner_uid(&secret.metadata) == Some(&wanted.uid));
+            if let Some(reason) = judge.reason(held, owned) {
+                let write = Write::Leaf { key: key.clone(), wanted: wanted.clone(), reason };
+                due.push((reason, ends.unwrap_or_default(), write));
+            }
+        }
+        // The key decides between equals: the wanted ones come in its order, and the sort keeps it.
+        due.sort_by_key(|(reason, ends, _)| (*reason, *ends));
+        Leaves { writes: due.into_iter().map(|(_, _, write)| write).collect(), live }
+    }
 
-    let mut due: Vec<(Reason, UnixTime, Write)> = Vec::new();
-    let mut live = false;
-    for (key, wanted) in wanted {
-        let secret = observed.secrets.get(key);
-        let marked = secret.is_none_or(|secret| belongs_to(&secret.metadata, control_plane_ns));
-        if observed.foreign.contains_key(key) || !marked {
-            plan.reports.insert(Report::ForeignSecret(key.clone()));
-            continue;
-        }
-        let held = secret.map(|secret| inspector.inspect(key, secret, &wanted.identity, bundle));
-        let ends = match held {
-            Some(Held::Leaf(leaf)) => leaf.not_after,
-            _ => UnixTime::default(),
-        };
-        if let Some(Held::Leaf(leaf)) = held {
-            live |= leaf.covers(now);
-            plan.first_leaf_ends = plan.first_leaf_ends.into_iter().chain([ends]).min();
-        }
-        let owned = secret.is_some_and(|secret| owner_uid(&secret.metadata) == Some(&wanted.uid));
-        if let Some(reason) = judge.reason(held, owned) {
-            let write = Write::Leaf { key: key.clone(), wanted: wanted.clone(), reason };
-            due.push((reason, ends, write));
+    fn judge(&self) -> Judge<'_> {
+        let issuer = self.observed.state.and_then(|state| state.issuer.as_ref());
+        let (begins, ends) = issuer
+            .map(|issuer| (issuer.certificate.not_before, issuer.certificate.not_after))
+            .unwrap_or_default();
+        Judge {
+            now: self.now,
+            lifetimes: self.lifetimes,
+            next_begins: begins,
+            next_ends: ends.min(self.now + self.lifetimes.leaf),
         }
     }
-    // The key decides between equals: the wanted ones come in its order, and the sort keeps it.
-    due.sort_by_key(|(reason, ends, _)| (*reason, *ends));
-    Leaves { writes: due.into_iter().map(|(_, _, write)| write).collect(), live }
+
+    fn bundles(&self, plan: &mut Plan) -> Vec<Write> {
+        if self.bundle.is_empty() {
+            return Vec::new();
+        }
+        let key = |namespace: &str| ObjectKey::new(namespace, BUNDLE_CONFIGMAP);
+        let mut keys: BTreeSet<ObjectKey> = self.wanted.keys().map(|secret| key(&secret.namespace)).collect();
+        keys.insert(key(&self.control_plane.namespace));
+        // What we wrote once is kept current: pods may come back to that namespace, and mount it at once.
+        let ours = self.observed.bundles.iter().filter(|(_, map)| self.is_ours(&map.metadata));
+        keys.extend(ours.map(|(key, _)| key.clone()));
+        let mut writes = Vec::new();
+        for key in keys {
+            match self.observed.bundles.get(&key) {
+                Some(map) if !self.is_ours(&map.metadata) => {
+                    plan.reports.insert(Report::ForeignBundle(key));
+                }
+                Some(map) if content(map) == Some(&self.bundle) => {}
+                _ => writes.push(Write::Bundle { key, pem: self.bundle.clone() }),
+            }
+        }
+        writes
+    }
+
+    /// The roots in the bundle of our own namespace. The others are within reach of people who must not be able to make
+    /// the whole mesh trust a root of theirs.
+    fn own_bundle(&self) -> Vec<Certificate> {
+        let map = self.observed.bundles.get(&ObjectKey::new(&self.control_plane.namespace, BUNDLE_CONFIGMAP));
+        let pem = map.filter(|map| self.is_ours(&map.metadata)).and_then(|map| content(map));
+        pem.map(|pem| bundle::certificates(pem, self.now)).unwrap_or_default()
+    }
+
+    fn is_ours(&self, meta: &ObjectMeta) -> bool {
+        belongs_to(meta, &self.control_plane.namespace)
+    }
+}
+
+fn content(map: &ConfigMap) -> Option<&String> {
+    map.data.as_ref()?.get(BUNDLE_KEY)
 }
 
 /// Decides whether a leaf is replaced. It is not where its successor would be no better, which would be repeated for ever.
@@ -258,47 +324,4 @@ impl Judge<'_> {
         let Lifetimes { renew_left, renew_jitter, .. } = self.lifetimes;
         (*renew_left + renew_jitter.mul_f64(2.0 * spread)).saturating_sub(*renew_jitter)
     }
-}
-
-fn bundles(
-    observed: &Observed<'_, impl Owners>,
-    wanted: &BTreeMap<ObjectKey, Wanted>,
-    control_plane: &ControlPlane,
-    pem: &str,
-    plan: &mut Plan,
-) -> Vec<Write> {
-    let key = |namespace: &str| ObjectKey::new(namespace, BUNDLE_CONFIGMAP);
-    let mut keys: BTreeSet<ObjectKey> = wanted.keys().map(|secret| key(&secret.namespace)).collect();
-    keys.insert(key(&control_plane.namespace));
-    // What we wrote once is kept current: pods may come back to that namespace, and mount it at once.
-    let ours = |map: &ConfigMap| belongs_to(&map.metadata, &control_plane.namespace);
-    keys.extend(observed.bundles.iter().filter(|(_, map)| ours(map)).map(|(key, _)| key.clone()));
-    if pem.is_empty() {
-        return Vec::new();
-    }
-    let mut writes = Vec::new();
-    for key in keys {
-        match observed.bundles.get(&key) {
-            Some(map) if !ours(map) => drop(plan.reports.insert(Report::ForeignBundle(key))),
-            Some(map) if content(map) == Some(pem) => {}
-            _ => writes.push(Write::Bundle { key, pem: pem.to_owned() }),
-        }
-    }
-    writes
-}
-
-fn content(map: &ConfigMap) -> Option<&str> {
-    map.data.as_ref()?.get(BUNDLE_KEY).map(String::as_str)
-}
-
-/// The roots in the bundle of our own namespace. The others are within reach of people who must not be able to make the
-/// whole mesh trust a root of theirs.
-fn own_bundle(
-    observed: &Observed<'_, impl Owners>,
-    control_plane: &ControlPlane,
-    now: UnixTime,
-) -> Vec<crate::state::Certificate> {
-    let map = observed.bundles.get(&ObjectKey::new(&control_plane.namespace, BUNDLE_CONFIGMAP));
-    let ours = map.filter(|map| belongs_to(&map.metadata, &control_plane.namespace));
-    ours.and_then(|map| content(map)).map(|pem| bundle::certificates(pem, now)).unwrap_or_default()
 }

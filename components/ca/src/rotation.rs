@@ -62,7 +62,10 @@ pub fn next(situation: &Situation<'_>, now: UnixTime, lifetimes: &Lifetimes) -> 
             false => Step::Create { adopted: situation.bundled.clone() },
         });
     };
-    let Some(newest) = state.newest() else { return Some(Step::Rotate) };
+    let Some(newest) = state.newest(now) else {
+        // With keys that are all of the future it is our clock that is behind: new roots would be of the past.
+        return state.roots.iter().all(|root| root.key.is_none()).then_some(Step::Rotate);
+    };
     if newest.published.is_none() && situation.everywhere {
         return Some(Step::Publish);
     }

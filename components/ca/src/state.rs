@@ -2,8 +2,8 @@
 //! restart changes nothing.
 //!
 //! A root's life: made, *published* once every bundle was seen to hold it, used (the newest published one issues the
-//! issuer), *retired* when a newer one is used (its key is forgotten, it stays in the bundles until the last leaf under
-//! it has expired), forgotten.
+//! issuer), *retired* when a newer one is used (it stays in the bundles until the last leaf under it has expired),
+//! forgotten with its key.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub struct State {
 pub struct Root {
     /// The certificate.
     pub certificate: Certificate,
-    /// Its key; none once it is retired, and for a root found in a bundle whose key was lost.
+    /// Its key; none for a root found in a bundle whose key was lost.
     pub key: Option<Key>,
     /// When every bundle was first seen to hold it.
     pub published: Option<UnixTime>,
@@ -66,9 +66,10 @@ pub struct Certificate {
 pub struct Key(String);
 
 impl State {
-    /// The root that is, or will be, used: the newest one with a key.
-    pub fn newest(&self) -> Option<&Root> {
-        self.roots.iter().rev().find(|root| root.key.is_some())
+    /// The root that is, or will be, used: the newest one with a key that has begun at `now`. One that begins later was
+    /// made by a clock that was ahead; its predecessor goes on serving.
+    pub fn newest(&self, now: UnixTime) -> Option<&Root> {
+        self.roots.iter().rev().find(|root| root.key.is_some() && root.certificate.not_before <= now)
     }
 
     /// The root of this fingerprint.

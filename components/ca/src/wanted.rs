@@ -15,7 +15,7 @@ use conduit_identity::{ControlPlane, Identity, Workload, WorkloadKind};
 use conduit_k8s::{
     injected_tls, is_meshed,
     owned::{ANNOTATION_TLS, LABEL_COMPONENT, TLS_OPTIONAL},
-    owner::{Controller, Owner, Owners, owner},
+    owner::{Claim, Controller, Owner, Owners, owner},
     watch::ObjectKey,
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -117,7 +117,10 @@ fn component_owner(pod: &Pod, owners: &impl Owners, control_plane: &ControlPlane
     let name = pod.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_COMPONENT));
     let component = control_plane.component(name.map_or("", String::as_str));
     match owner(&pod.metadata, owners) {
-        Owner::Confirmed(actual) if actual != component => Owner::Mismatch { claimed: Vec::new(), actual },
+        Owner::Confirmed(actual) if actual != component => {
+            let claim = Claim { kind: component.kind, label_value: component.label_value() };
+            Owner::Mismatch { claimed: vec![claim], actual }
+        }
         other => other,
     }
 }

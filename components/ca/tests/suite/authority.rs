@@ -11,7 +11,7 @@ use crate::world::{NOW, deployment};
 fn made() -> (Authority, State) {
     let mut authority = Authority::new("conduit", &Crypto::shipped(), Lifetimes::default(), &Seed::fixed(1));
     let state = authority.step(&Step::Create { adopted: Vec::new() }, None, NOW).unwrap();
-    let root = state.newest().unwrap().certificate.fingerprint;
+    let root = state.newest(NOW).unwrap().certificate.fingerprint;
     let state = authority.step(&Step::Issue { root }, Some(&state), NOW).unwrap();
     (authority, state)
 }
@@ -103,7 +103,7 @@ fn the_simulations_certificates_repeat() {
     let issue = || {
         let mut authority = Authority::new("conduit", &crypto, Lifetimes::default(), &Seed::fixed(7));
         let state = authority.step(&Step::Create { adopted: Vec::new() }, None, NOW).unwrap();
-        let root = state.newest().unwrap().certificate.fingerprint;
+        let root = state.newest(NOW).unwrap().certificate.fingerprint;
         let state = authority.step(&Step::Issue { root }, Some(&state), NOW).unwrap();
         let signer = authority.signer(&state).unwrap().unwrap();
         authority.leaf(&signer, "a.example", "spiffe://example/a", NOW).unwrap().chain

@@ -3,9 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use conduit_ca::{Bound, Config, Deps};
-use conduit_cluster::Cluster;
+use conduit_cluster::{
+    Cluster, Verb,
+    faults::{Effect, Target},
+};
 use conduit_identity::{ControlPlane, Crypto, ManualClock, WorkloadKind};
-use conduit_k8s::owned::{BUNDLE_CONFIGMAP, ROOT_SECRET};
+use conduit_k8s::{
+    lease,
+    owned::{BUNDLE_CONFIGMAP, ROOT_SECRET},
+};
 use conduit_net::{Net, TokioNetwork};
 use conduit_runtime::{Seed, drain};
 use k8s_openapi::api::{
@@ -36,10 +42,15 @@ struct Running {
 
 impl Running {
     async fn start(cluster: &Cluster, seed: u64) -> Self {
+        Self::start_with(cluster, seed, |_| {}).await
+    }
+
+    async fn start_with(cluster: &Cluster, seed: u64, edit: impl FnOnce(&mut Config)) -> Self {
         let net = TokioNetwork::shared();
         let (started, bound) = oneshot::channel();
         let mut config = Config::new(ControlPlane::default(), "127.0.0.1:0".parse().unwrap());
         config.on_started = Some(started);
+        edit(&mut config);
         let deps = Deps {
             client: cluster.client(),
             net: net.clone(),
@@ -58,6 +69,17 @@ impl Running {
         let mut answer = String::new();
         io.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    async fn tells(&self, line: &str) {
+        let told = async {
+            while !self.get("/metrics").await.contains(line) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(PATIENCE, told).await.is_err() {
+            panic!("{line} is never told:\n{}", self.get("/metrics").await);
+        }
     }
 
     async fn stop(self) {
@@ -168,9 +190,7 @@ async fn certificates_appear_and_a_restart_writes_nothing() {
     running.stop().await;
 
     let running = Running::start(&cluster, 2).await;
-    while !running.get("/metrics").await.contains("conduit_ca_workloads 2") {
-        sleep(Duration::from_millis(10)).await;
-    }
+    running.tells("conduit_ca_workloads 2").await;
     assert_eq!(quiet(&cluster).await, settled);
     running.stop().await;
 }
@@ -240,4 +260,59 @@ async fn the_authority_dropped_half_way_leaves_nothing_that_the_next_one_cannot_
         issued(&client, name, None).await;
     }
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_failing_api_server_delays_and_loses_nothing() {
+    let cluster = cluster();
+    let client = populated(&cluster, &["web", "voting", "emoji"]).await;
+    // Two creations are refused, a third is carried out without an answer.
+    let issuing = || Target::any().verb(Verb::Create).resource("secrets").namespace("shop");
+    cluster.faults().inject(issuing(), Effect::fail(500), 2);
+    let lost = cluster.faults().inject(issuing(), Effect::LoseReply, 1);
+    cluster.faults().inject(Target::any().resource("configmaps").verb(Verb::List), Effect::Reset, 1);
+    let running = Running::start(&cluster, 1).await;
+    for owner in ["web", "voting", "emoji"] {
+        issued(&client, owner, None).await;
+    }
+    running.tells("conduit_ca_errors_total{operation=\"write_leaf\"} 3").await;
+    assert_eq!(lost.fired(), 1);
+    quiet(&cluster).await;
+    let metrics = running.get("/metrics").await;
+    assert!(
+        metrics.contains("issued_total{reason=\"missing\"} 2"),
+        "what was written unanswered is kept:\n{metrics}"
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_replicas_one_issues_and_the_other_takes_over() {
+    let cluster = cluster();
+    let client = populated(&cluster, &["web"]).await;
+    conduit_runtime::log::init("info");
+    let timing = lease::Timing {
+        lease: Duration::from_secs(1),
+        claim: Duration::from_millis(600),
+        retry: Duration::from_millis(100),
+    };
+    let replica = |seed: u64, name: &'static str| {
+        let timing = timing.clone();
+        Running::start_with(&cluster, seed, move |config| {
+            (config.lease, config.holder) = (Some(timing), name.to_owned());
+        })
+    };
+    let first = replica(1, "ca-1").await;
+    first.tells("conduit_ca_leading 1").await;
+    let second = replica(2, "ca-2").await;
+    let web = issued(&client, "web", None).await;
+    second.tells("conduit_ca_leading 0").await;
+
+    // Dies without giving its lease up.
+    first.task.abort();
+    second.tells("conduit_ca_leading 1").await;
+    deploy(&client, "late").await;
+    issued(&client, "late", None).await;
+    assert_eq!(issued(&client, "web", None).await, web, "the other's certificates are good");
+    second.stop().await;
 }

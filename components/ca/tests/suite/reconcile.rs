@@ -16,7 +16,7 @@ use k8s_openapi::{
 use tokio::time::Instant;
 
 use crate::{
-    objects::{claiming, component_pod, controlled_by, job, pod, replica_set, uid, with_uid},
+    objects::{claiming, component_pod, controlled_by, job, pod, replica_set, with_uid},
     world::{HOUR, NOW, World, secret_key},
 };
 
@@ -215,13 +215,6 @@ fn while_two_lives_of_a_workload_overlap_the_younger_owns_the_secret() {
 #[test]
 fn what_is_wrong_with_a_secret_is_why_it_is_replaced() {
     type Spoil = fn(&mut Secret, &Secret);
-    let field = |secret: &Secret, name: &str| secret.data.as_ref().unwrap()[name].clone();
-    let take: fn(&mut Secret, &Secret, &[&str]) = |secret, other, names| {
-        for name in names {
-            secret.data.as_mut().unwrap().insert((*name).into(), other.data.as_ref().unwrap()[*name].clone());
-        }
-    };
-    let _ = (field, take);
     let cases: [(&str, Spoil); 5] = [
         ("invalid", |secret, _| secret.data = None),
         ("invalid", |secret, _| {
@@ -359,5 +352,4 @@ fn the_stored_state_reads_back_as_it_was() {
         assert!(State::from_json(broken).is_err());
     }
     assert!(!format!("{state:?}").contains("PRIVATE"), "keys are never shown");
-    let _ = uid("x");
 }

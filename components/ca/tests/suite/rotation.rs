@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use conduit_ca::{Lifetimes, bundle};
+use conduit_ca::{Lifetimes, bundle, reconcile::Report};
 use conduit_identity::{Fingerprint, UnixTime};
 use conduit_k8s::{owned::BUNDLE_CONFIGMAP, watch::ObjectKey};
 
-use crate::world::{HOUR, NOW, World, secret_key};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::world::{HOUR, NOW, World};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -66,7 +68,7 @@ fn a_lost_secret_is_restored_by_whoever_remembers_it() {
 #[test]
 fn lost_roots_are_trusted_until_their_last_leaf_has_expired() {
     let mut world = World::settled(&["web"]);
-    let old = world.state().unwrap().newest().unwrap().certificate.clone();
+    let old = world.state().unwrap().newest(NOW).unwrap().certificate.clone();
     world.secrets.remove(&conduit_ca::objects::root_key(&world.control_plane));
     world.restart();
     world.deploy(&["late"]);
@@ -136,6 +138,40 @@ fn an_authority_that_was_away_renews_what_expired() {
 }
 
 #[test]
+fn a_clock_that_was_far_ahead_does_no_lasting_harm() {
+    let mut world = World::settled(&["web"]);
+    world.clock.advance(15 * 365 * DAY);
+    world.settle();
+    world.clock.set(NOW + HOUR);
+    assert_eq!(
+        world.settle()[..2],
+        ["root: new issuer", "leaf: shop/web-deployment-tls-conduit-io, not_yet_valid"]
+    );
+    assert!(world.credentials("web").is_ok());
+    world.clock.advance(28 * HOUR);
+    world.settle();
+    assert_eq!(world.bundle("shop").matches("BEGIN").count(), 1, "the roots of the future are forgotten");
+    assert!(world.credentials("web").is_ok());
+}
+
+#[test]
+fn a_clock_behind_the_api_servers_issues_nothing() {
+    let mut world = World::settled(&["web"]);
+    world.clock.advance(30 * DAY);
+    world.settle();
+    let at =
+        k8s_openapi::jiff::Timestamp::from_second(i64::try_from(world.now().as_secs()).unwrap()).unwrap();
+    world.pods[0].metadata.creation_timestamp = Some(Time(at));
+    let held = world.secret("web").clone();
+    world.clock.set(NOW + 28 * DAY);
+    assert_eq!(world.settle(), [""; 0], "good certificates are not replaced by expired ones");
+    assert_eq!(world.reports(), [Report::ClockBehind]);
+    world.clock.set(NOW + 30 * DAY);
+    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(*world.secret("web"), held);
+}
+
+#[test]
 fn a_leaf_at_the_end_of_its_issuer_is_not_renewed_for_ever() {
     // Never replaced, so that leaves come to the issuer's end.
     let lifetimes =
@@ -149,5 +185,4 @@ fn a_leaf_at_the_end_of_its_issuer_is_not_renewed_for_ever() {
     }
     assert!(renewals <= 4, "{renewals}");
     assert_eq!(world.credentials("web").unwrap().not_after(), NOW + 40 * HOUR);
-    let _ = secret_key("web");
 }
