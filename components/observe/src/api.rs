@@ -54,6 +54,7 @@ impl Api {
             .route("/api/v1/tap", get(tap::tap))
             .route("/api/v1/pods", get(pods))
             .route("/api/v1/version", get(version))
+            .route("/api/v1/openapi.json", get(openapi))
             .method_not_allowed_fallback(method_not_allowed)
             .fallback(not_found)
             .with_state(self)
@@ -187,6 +188,13 @@ async fn version(State(api): State<Api>) -> Json<Version> {
     Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), namespace: api.control_plane.namespace })
 }
 
+/// What this API is, for programs that write clients.
+pub const OPENAPI: &str = include_str!("api/openapi.json");
+
+async fn openapi() -> impl axum::response::IntoResponse {
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
 async fn not_found(uri: Uri) -> Problem {
     let detail = format!("there is nothing at {}; see /api/v1/stat, /tap, /pods and /version", uri.path());
     Problem::new(StatusCode::NOT_FOUND, "not found", detail)
@@ -198,4 +206,73 @@ async fn method_not_allowed() -> Problem {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::row::{Counts, Latency, Row, Unscraped};
+
+    fn document() -> Value {
+        serde_json::from_str(OPENAPI).unwrap()
+    }
+
+    fn parameters(path: &str) -> Vec<String> {
+        let document = document();
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        let mut names: Vec<_> =
+            parameters.iter().map(|known| known["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn every_parameter_is_documented() {
+        assert_eq!(parameters("/api/v1/stat"), request::PARAMETERS);
+        assert_eq!(parameters("/api/v1/tap"), crate::tap::PARAMETERS);
+    }
+
+    /// The names of an object's fields, as `schema` documents them and as `value` has them.
+    fn same_fields(schema: &Value, value: &Value) {
+        let names = |value: &Value| {
+            let mut names: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&schema["properties"]), names(value));
+    }
+
+    #[test]
+    fn every_field_of_an_answer_is_documented() {
+        let row = Row {
+            kind: Kind::Pod,
+            namespace: String::new(),
+            name: String::new(),
+            meshed: None,
+            running: None,
+            success: None,
+            rps: None,
+            latency_ms: Latency::default(),
+            tls: None,
+            counts: Counts::default(),
+            plaintext: [("disabled".to_owned(), 1.0)].into(),
+            peers: ["a".to_owned()].into(),
+        };
+        let missing =
+            Unscraped { namespace: String::new(), pod: String::new(), reason: String::new(), since_ms: None };
+        let stat = Stat {
+            version: 1,
+            window_ms: 1,
+            covered_ms: 1,
+            rows: vec![row.clone()],
+            unscraped: vec![missing.clone()],
+        };
+        let schemas = &document()["components"]["schemas"];
+        same_fields(&schemas["Stat"], &serde_json::to_value(&stat).unwrap());
+        same_fields(&schemas["Row"], &serde_json::to_value(&row).unwrap());
+        same_fields(&schemas["Row"]["properties"]["counts"], &serde_json::to_value(row.counts).unwrap());
+        same_fields(&schemas["Unscraped"], &serde_json::to_value(&missing).unwrap());
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use conduit_identity::{ControlPlane, Files};
@@ -27,6 +28,8 @@ pub struct Config {
     /// `CONDUIT_OBSERVE_TLS_DIRECTORY`: where `tls.crt`, `tls.key` and `trust-anchors.pem` are. Tap needs them; without
     /// it there is none.
     pub files: Option<Files>,
+    /// `CONDUIT_OBSERVE_TLS_POLL_INTERVAL` (5s): how often those are looked at.
+    pub reload: Duration,
     /// `CONDUIT_OBSERVE_SCRAPE_INTERVAL` (2s), `_SCRAPE_DEADLINE` (1500ms), `_SCRAPE_CONCURRENCY` (32) and `_MAX_PODS`
     /// (1000).
     pub limits: Limits,
@@ -44,6 +47,7 @@ impl Default for Config {
             admin: any(PORT_OBSERVE_ADMIN),
             control_plane: ControlPlane::default(),
             files: None,
+            reload: Duration::from_secs(5),
             limits: Limits::default(),
             timing: Timing::default(),
             log: None,
@@ -55,11 +59,12 @@ impl Config {
     /// Reads the environment; what cannot be used is reported by [`Env::finish`], and the default taken meanwhile.
     pub fn from_env(env: &mut Env) -> Self {
         let mut config = Self::default();
-        let Self { listener, admin, control_plane, files, limits, log, .. } = &mut config;
+        let Self { listener, admin, control_plane, files, reload, limits, log, .. } = &mut config;
         set(listener, env.parse("CONDUIT_OBSERVE_LISTENER", env::listen));
         set(admin, env.parse("CONDUIT_OBSERVE_ADMIN_LISTENER", env::listen));
         set(&mut control_plane.namespace, env.parse("CONDUIT_OBSERVE_CONTROL_NAMESPACE", env::text));
         set(&mut control_plane.trust_domain, env.parse("CONDUIT_OBSERVE_TRUST_DOMAIN", env::text));
+        set(reload, env.parse("CONDUIT_OBSERVE_TLS_POLL_INTERVAL", positive));
         set(&mut limits.interval, env.parse("CONDUIT_OBSERVE_SCRAPE_INTERVAL", positive));
         set(&mut limits.deadline, env.parse("CONDUIT_OBSERVE_SCRAPE_DEADLINE", positive));
         set(&mut limits.concurrency, env.parse("CONDUIT_OBSERVE_SCRAPE_CONCURRENCY", at_least_one));
@@ -77,7 +82,7 @@ fn set<T>(field: &mut T, value: Option<T>) {
     }
 }
 
-fn positive(value: &str) -> Result<std::time::Duration, String> {
+fn positive(value: &str) -> Result<Duration, String> {
     let duration = env::duration(value)?;
     if duration.is_zero() { Err("expected more than nothing".to_owned()) } else { Ok(duration) }
 }
@@ -89,8 +94,6 @@ fn at_least_one(value: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

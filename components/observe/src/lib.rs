@@ -15,7 +15,7 @@
 //! Who is told:
 //! - `api.rs`, `problem.rs`, `server.rs`: the HTTP API
 //! - `demo_file.rs`: how the CLI finds the one of a running `conduit demo`
-//! - `config.rs`, `main.rs`: the process
+//! - `config.rs`, `metrics.rs`, `main.rs`: the process
 //!
 //! # Invariants
 //! Nothing here changes anything: not the cluster, not a proxy. Every answer is computed from what the proxies said of
@@ -38,6 +38,7 @@ pub mod demo_file;
 mod hop;
 pub mod inventory;
 pub mod kind;
+mod metrics;
 pub mod problem;
 pub mod quantile;
 pub mod query;
@@ -53,11 +54,9 @@ pub mod tap;
 mod testing;
 
 pub use config::Config;
+pub use metrics::Metrics;
 
 use crate::{api::Api, inventory::Inventory, sources::scrape, tap::Taps};
-
-/// How often the credentials' files are looked at.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// What observe works with.
 pub struct Deps {
@@ -109,9 +108,10 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
             let _ = started.send(bound);
         }
 
-        let readiness = Readiness::default();
+        let (readiness, registry) = (Readiness::default(), Registry::default());
+        let metrics = Metrics::register(&registry);
         let cluster_known = readiness.guard("the cluster's pods");
-        let admin = admin::serve(admin, Admin::new(readiness.clone(), Registry::default()), drain.clone());
+        let admin = admin::serve(admin, Admin::new(readiness.clone(), registry), drain.clone());
 
         let (published, inventory) = watch::channel(Arc::new(Inventory::default()));
         let control_plane = config.control_plane.clone();
@@ -129,7 +129,7 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
             Some(_) => Store::new(own_identity(&config.control_plane), deps.crypto, deps.clock.clone()),
             None => Store::disabled(),
         };
-        let credentials = keep_credentials(config.files, store.clone(), readiness.clone());
+        let credentials = keep_credentials(config.files, config.reload, store.clone(), readiness.clone());
 
         let shared = scrape::Shared::new();
         let scraper = scrape::Scraper {
@@ -138,8 +138,9 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
             inventory: inventory.clone(),
             shared: shared.clone(),
             limits: config.limits,
+            metrics: metrics.clone(),
         };
-        let taps = Taps::new(deps.net, store, deps.seed.fork("tap"), inventory.clone());
+        let taps = Taps::new(deps.net, store, deps.seed.fork("tap"), inventory.clone(), metrics);
         let source = sources::Source::Window(shared);
         let api = Api { source, inventory, control_plane, taps, drain: drain.clone() };
         let serving = server::serve(listener, api.router(), drain.clone());
@@ -163,7 +164,7 @@ fn own_identity(control_plane: &ControlPlane) -> Identity {
 }
 
 /// Keeps `store` in step with the files, for ever.
-async fn keep_credentials(files: Option<Files>, store: Store, readiness: Readiness) {
+async fn keep_credentials(files: Option<Files>, every: Duration, store: Store, readiness: Readiness) {
     let Some(files) = files else {
         readiness.note("tls", "disabled: there is no tap");
         return std::future::pending().await;
@@ -177,5 +178,5 @@ async fn keep_credentials(files: Option<Files>, store: Store, readiness: Readine
         }
         readiness.note("tls", told.current().err().map_or("ok", |reason| reason.label()));
     };
-    conduit_identity::watch(files, store, on_result, LOOK).await;
+    conduit_identity::watch(files, store, on_result, every).await;
 }

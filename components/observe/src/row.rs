@@ -54,8 +54,8 @@ pub struct Row {
     /// What the numbers above were computed from.
     #[serde(default)]
     pub counts: Counts,
-    /// The responses that crossed between pods without TLS, by the reason: the `tls` label, and for `handshake_failed`
-    /// what went wrong, in parentheses.
+    /// What crossed between pods without TLS, responses or connections as in `tls`, by the reason: the `tls` label, and
+    /// for `handshake_failed` what went wrong, in parentheses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plaintext: BTreeMap<String, f64>,
     /// The verified identities at the other end, up to [`Row::MAX_PEERS`].

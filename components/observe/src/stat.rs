@@ -157,6 +157,7 @@ struct Tally {
     rps: f64,
     buckets: Buckets,
     plaintext: BTreeMap<String, f64>,
+    plaintext_connections: BTreeMap<String, f64>,
     peers: BTreeSet<String>,
 }
 
@@ -182,10 +183,7 @@ impl Tally {
             self.counts.tls += count;
             self.peer(labels, peer);
         } else {
-            // Why a handshake failed is told alongside.
-            let why =
-                labels.get("tls_reason").map_or_else(|| tls.to_owned(), |reason| format!("{tls} ({reason})"));
-            *self.plaintext.entry(why).or_default() += count;
+            *self.plaintext.entry(why(tls, labels)).or_default() += count;
         }
     }
 
@@ -198,6 +196,8 @@ impl Tally {
         if tls == "true" {
             self.counts.tls_connections += count;
             self.peer(labels, peer);
+        } else {
+            *self.plaintext_connections.entry(why(tls, labels)).or_default() += count;
         }
     }
 
@@ -211,7 +211,8 @@ impl Tally {
 }
 
 fn row(meshed: &BTreeMap<Object, Meshed>, object: Object, tally: Tally) -> Row {
-    let Tally { counts, rps, buckets, plaintext, peers } = tally;
+    let Tally { counts, rps, buckets, plaintext, plaintext_connections, peers } = tally;
+    let is_opaque = counts.crossed == 0.0;
     let responses = counts.success + counts.failure;
     let pods = (object.kind != Kind::Authority).then(|| meshed.get(&object).copied().unwrap_or_default());
     let at = |q| quantile(q, &buckets).filter(|_| responses > 0.0);
@@ -226,9 +227,14 @@ fn row(meshed: &BTreeMap<Object, Meshed>, object: Object, tally: Tally) -> Row {
         namespace: object.namespace,
         name: object.name,
         counts,
-        plaintext,
+        plaintext: if is_opaque { plaintext_connections } else { plaintext },
         peers,
     }
+}
+
+/// Why something was not encrypted: the `tls` label, and what went wrong with a handshake.
+fn why(tls: &str, labels: &Labels) -> String {
+    labels.get("tls_reason").map_or_else(|| tls.to_owned(), |reason| format!("{tls} ({reason})"))
 }
 
 fn share(part: f64, whole: f64) -> Option<f64> {

@@ -16,13 +16,14 @@ use conduit_identity::Store;
 use conduit_net::Net;
 use conduit_runtime::{Backoff, Seed};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::{Duration, Instant},
 };
 
-use crate::{inventory::Inventory, problem::Problem};
+use crate::{Metrics, inventory::Inventory, metrics::Held, problem::Problem};
 
 pub mod event;
 mod pod;
@@ -32,6 +33,8 @@ mod request;
 use event::{PodError, TapEvent};
 use pod::PodTap;
 use rate::Rate;
+#[cfg(test)]
+pub(crate) use request::PARAMETERS;
 pub(crate) use request::TapQuery;
 
 /// Taps at a time: each costs every request of the tapped pods a comparison.
@@ -49,6 +52,7 @@ pub(crate) struct Taps {
     seed: Seed,
     inventory: watch::Receiver<Arc<Inventory>>,
     permits: Arc<Semaphore>,
+    metrics: Metrics,
 }
 
 /// Something that a tap tells.
@@ -63,12 +67,18 @@ pub(crate) struct Open {
     items: mpsc::Receiver<Item>,
     _supervisor: JoinSet<()>,
     _permit: OwnedSemaphorePermit,
+    events: Counter,
+    _counted: Held,
 }
 
 impl Open {
     /// What is told next. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Item> {
-        self.items.recv().await
+        let item = self.items.recv().await;
+        if let Some(Item::Event(_)) = &item {
+            self.events.inc();
+        }
+        item
     }
 }
 
@@ -78,8 +88,9 @@ impl Taps {
         store: Store,
         seed: Seed,
         inventory: watch::Receiver<Arc<Inventory>>,
+        metrics: Metrics,
     ) -> Self {
-        Self { net, store, seed, inventory, permits: Arc::new(Semaphore::new(MAX_TAPS)) }
+        Self { net, store, seed, inventory, permits: Arc::new(Semaphore::new(MAX_TAPS)), metrics }
     }
 
     /// Begins a tap.
@@ -95,7 +106,8 @@ impl Taps {
         let (sender, items) = mpsc::channel(QUEUE);
         let mut supervisor = JoinSet::new();
         supervisor.spawn(self.clone().supervise(query, sender));
-        Ok(Open { items, _supervisor: supervisor, _permit: permit })
+        let (events, counted) = (self.metrics.events.clone(), Held::new(&self.metrics.taps));
+        Ok(Open { items, _supervisor: supervisor, _permit: permit, events, _counted: counted })
     }
 
     fn must_be_possible(&self, query: &TapQuery) -> Result<(), Problem> {

@@ -24,7 +24,10 @@ use super::{
     trail::Tick,
     window::Window,
 };
-use crate::inventory::{Inventory, Pod};
+use crate::{
+    Metrics,
+    inventory::{Inventory, Pod},
+};
 
 /// Rounds between two attempts at a pod that has failed for long.
 const MAX_SKIP: u32 = 16;
@@ -100,6 +103,8 @@ pub struct Scraper {
     pub shared: Shared,
     /// What they may take.
     pub limits: Limits,
+    /// Where they are counted.
+    pub metrics: Metrics,
 }
 
 impl Scraper {
@@ -148,8 +153,13 @@ impl Scraper {
                 tracing::debug!(pod = %pod.name, %error, "metrics cannot be read");
                 self.shared.window.lock().failed(&pod, error.to_string());
             }
+            let counter = if result.is_ok() { &self.metrics.readings } else { &self.metrics.failures };
+            counter.inc();
             failures.note(&pod, result.is_err());
         }
+        let (pods, series) = self.shared.window.lock().size();
+        self.metrics.pods.set(i64::try_from(pods).unwrap_or(i64::MAX));
+        self.metrics.series.set(i64::try_from(series).unwrap_or(i64::MAX));
     }
 
     async fn read(&self, pod: &Pod) -> Result<(), ReadError> {

@@ -172,8 +172,10 @@ mod tests {
 
     const WHOLE: &str = "a_total{b=\"c\\\\d\\\"é\",f=\"g\"} 123456\nb 2\n# EOF";
 
+    type Owned = (String, Vec<(String, String)>, f64);
+
     /// Name, labels and value of every sample, the text arriving in pieces that end at `cuts`.
-    fn read(text: &[u8], cuts: &[usize]) -> Result<Vec<(String, Vec<(String, String)>, f64)>, ParseError> {
+    fn read(text: &[u8], cuts: &[usize]) -> Result<Vec<Owned>, ParseError> {
         let mut samples = Vec::new();
         let mut lines = Lines::default();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.min(&text.len()).to_owned()).collect();

@@ -85,6 +85,11 @@ impl Window {
         });
     }
 
+    /// How many pods and series it holds.
+    pub fn size(&self) -> (usize, usize) {
+        (self.pods.len(), self.pods.values().map(|past| past.counters.len() + past.grown.len()).sum())
+    }
+
     /// What happened in the `window` before `now`.
     pub fn samples(&self, now: Tick, window: Duration) -> Samples {
         let start = now.before(window);

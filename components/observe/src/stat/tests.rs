@@ -168,6 +168,7 @@ fn connections_stand_in_for_responses_of_opaque_traffic_only() {
     world.connected("shop/emoji-1", 9.0, "direction=inbound peer=dst tls=loopback");
     world.connected("shop/emoji-1", 9.0, "direction=outbound peer=dst tls=true");
     insta::assert_snapshot!(world.table(&emoji), @"deployment shop/emoji 1/2 - - - 0.75");
+    assert_eq!(world.rows(&emoji)[0].plaintext, BTreeMap::from([("no_proxy_tls".to_owned(), 1.0)]));
 
     world.saw("shop/emoji-1", 10.0, &format!("{IN_OK} tls=true"));
     insta::assert_snapshot!(world.table(&emoji), @"deployment shop/emoji 1/2 1.00 0.17 - 1.00");

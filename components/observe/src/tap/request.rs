@@ -20,7 +20,7 @@ const MAX_ADDRESSES: usize = 100;
 const MAX_VALUE: usize = 4096;
 
 /// The parameters there are, in alphabetical order.
-const PARAMETERS: [&str; 11] = [
+pub(crate) const PARAMETERS: [&str; 11] = [
     "all_namespaces",
     "authority",
     "max_rps",

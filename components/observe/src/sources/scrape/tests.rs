@@ -70,8 +70,14 @@ impl World {
         let (inventory, receiver) =
             watch::channel(Arc::new(Inventory { is_known: true, pods, ..Inventory::default() }));
         let limits = Limits { deadline: Duration::from_millis(200), ..Limits::default() };
-        let scraper =
-            Scraper { net, clock: Arc::new(SystemClock), inventory: receiver, shared: Shared::new(), limits };
+        let scraper = Scraper {
+            net,
+            clock: Arc::new(SystemClock),
+            inventory: receiver,
+            shared: Shared::new(),
+            limits,
+            metrics: Metrics::default(),
+        };
         Self { scraper, inventory, failures: Failures::default() }
     }
 
@@ -104,8 +110,9 @@ async fn two_readings_make_an_increase() {
 #[tokio::test]
 async fn a_pod_that_cannot_be_read_is_told_of_with_the_reason_and_the_others_are_read() {
     let net = TokioNetwork::shared();
-    let good = Script::serve(&net, |n| responses(n)).await;
-    let answers: [(&str, fn(u32) -> String); 6] = [
+    let good = Script::serve(&net, responses).await;
+    type Answer = (&'static str, fn(u32) -> String);
+    let answers: [Answer; 6] = [
         ("answered 503 Service Unavailable", |_| "HTTP/1.1 503 Service Unavailable\r\n\r\n".to_owned()),
         ("line 2 of the metrics", |_| ok("up 1\nresponse_total nonsense\n")),
         ("broke off", |_| "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nup 1\n".to_owned()),
