@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use conduit_net::{Accepted, Io, Listener, LocalAddr, Net, TokioNetwork};
+use conduit_net::{Accepted, Io, Listener, LocalAddr, Net, Network, Resolved, TokioNetwork};
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 
@@ -61,6 +61,20 @@ impl Addresses {
     pub fn starting_at(self, offset: u32) -> Self {
         *self.next.lock() = FIRST + offset % MAX;
         self
+    }
+
+    /// What a program outside the mesh dials for an address of a pod; none when nobody listens there.
+    pub(crate) fn real(&self, address: SocketAddr) -> Option<SocketAddr> {
+        match &self.kind {
+            Kind::Loopback => Some(address),
+            Kind::Ports(map) => real(Some(map), address),
+        }
+    }
+
+    /// Leaves the next `count` addresses out.
+    pub(crate) fn skip(&self, count: u32) {
+        let mut next = self.next.lock();
+        *next = next.saturating_add(count);
     }
 
     /// The sockets of a new pod.
@@ -133,21 +147,44 @@ impl Host {
 
     /// Connects to an address of a pod.
     pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<Io> {
-        let real = match &self.ports {
-            None => address,
-            Some(ports) => match ports.lock().get(&address) {
-                Some(real) => *real,
-                None if is_pod(address.ip()) => return Err(io::ErrorKind::ConnectionRefused.into()),
-                None => address,
-            },
-        };
-        self.net.connect(real).await
+        match self.real(address) {
+            Some(real) => self.net.connect(real).await,
+            None => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+
+    fn real(&self, address: SocketAddr) -> Option<SocketAddr> {
+        real(self.ports.as_ref(), address)
+    }
+}
+
+/// The pod's sockets as they are, without anything between them and the pod.
+impl Network for Host {
+    fn bind(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Host::bind(self, address.port()).boxed()
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Io>> {
+        Host::connect(self, address).boxed()
+    }
+
+    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Resolved>> {
+        self.net.resolve(host).boxed()
     }
 }
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Host({})", self.ip)
+    }
+}
+
+/// What stands for an address of a pod; none when nobody listens there.
+fn real(ports: Option<&PortMap>, address: SocketAddr) -> Option<SocketAddr> {
+    let Some(ports) = ports else { return Some(address) };
+    match ports.lock().get(&address) {
+        Some(real) => Some(*real),
+        None => (!is_pod(address.ip())).then_some(address),
     }
 }
 

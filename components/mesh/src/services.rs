@@ -78,6 +78,42 @@ impl Services {
         tokio::join!(self.services.synced(), self.endpoints.synced());
     }
 
+    /// Waits until the Service is known; the caller owns the deadline.
+    pub(crate) async fn know(&self, namespace: &str, name: &str) {
+        let key = ObjectKey::new(namespace, name);
+        let mut changes = self.services.changes();
+        loop {
+            changes.mark_unchanged();
+            if self.services.get(&key).is_some() {
+                return;
+            }
+            // The sender lives in the cache that we hold.
+            drop(changes.changed().await);
+        }
+    }
+
+    /// Waits until every Service of `namespace` that selects pods by the label `app` has `ip` among its ready
+    /// endpoints; the caller owns the deadline.
+    pub(crate) async fn include(&self, namespace: &str, app: &str, ip: IpAddr) {
+        let mut changes = self.endpoints.changes();
+        loop {
+            changes.mark_unchanged();
+            let selected = |service: &Service| {
+                let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+                selector.and_then(|selector| selector.get("app")).is_some_and(|value| value == app)
+            };
+            let services = self.services.snapshot();
+            let mut waiting = services.iter().filter(|(key, service)| {
+                key.namespace == namespace && selected(service) && !self.ready_addresses(key).contains(&ip)
+            });
+            if waiting.next().is_none() {
+                return;
+            }
+            // The sender lives in the cache that we hold.
+            drop(changes.changed().await);
+        }
+    }
+
     /// Where a connection to `address` ends up. Endpoints take turns.
     pub(crate) fn translate(&self, address: SocketAddr) -> Translated {
         let services = self.services.snapshot();

@@ -1,0 +1,90 @@
+//! What a mesh is made of.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use conduit_cluster::Cluster;
+use conduit_identity::{Clock, ControlPlane, Crypto, SystemClock};
+use conduit_runtime::Seed;
+use kube::Client;
+
+use crate::{Addresses, Error, Mesh, Services};
+
+/// What a mesh is to be like.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    pub(crate) addresses: Addresses,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) seed: Seed,
+    pub(crate) crypto: Crypto,
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) pull: Duration,
+}
+
+/// What everything in the mesh shares.
+pub(crate) struct Shared {
+    pub(crate) addresses: Addresses,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) seed: Seed,
+    pub(crate) crypto: Crypto,
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) pull: Duration,
+    pub(crate) cluster: Cluster,
+    /// Calls the API as a function: for what a cluster's own parts and its operator do.
+    pub(crate) client: Client,
+    /// Where everybody else reaches it.
+    pub(crate) api: SocketAddr,
+    pub(crate) services: Services,
+    /// Where kubelet mounts volumes.
+    pub(crate) volumes: PathBuf,
+}
+
+impl Builder {
+    /// A mesh with a control plane as it is shipped, on real time, whose pods have `addresses`.
+    pub fn new(addresses: Addresses, seed: Seed) -> Self {
+        Self {
+            addresses,
+            clock: Arc::new(SystemClock),
+            seed,
+            crypto: Crypto::shipped(),
+            control_plane: ControlPlane::default(),
+            pull: Duration::from_secs(1),
+        }
+    }
+
+    /// Another wall clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Other cryptography.
+    #[must_use]
+    pub fn crypto(mut self, crypto: Crypto) -> Self {
+        self.crypto = crypto;
+        self
+    }
+
+    /// Another control plane.
+    #[must_use]
+    pub fn control_plane(mut self, control_plane: ControlPlane) -> Self {
+        self.control_plane = control_plane;
+        self
+    }
+
+    /// How long after its creation a pod's containers start: scheduling and pulling images take a second even where
+    /// everything is at hand.
+    #[must_use]
+    pub fn pull(mut self, pull: Duration) -> Self {
+        self.pull = pull;
+        self
+    }
+
+    /// Starts an empty cluster: its API, its controllers, its DNS.
+    ///
+    /// # Errors
+    /// The machine has no room for it: addresses, ports, a directory.
+    pub async fn start(self) -> Result<Mesh, Error> {
+        Mesh::start(self).await
+    }
+}

@@ -1,0 +1,221 @@
+//! The control plane's parts, each in a pod of its own, wired as their binaries wire them.
+
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use conduit_identity::{Clock, Files, Workload};
+use conduit_k8s::owned;
+use conduit_net::Net;
+use conduit_runtime::drain;
+use kube::Client;
+use tokio::sync::oneshot;
+
+use crate::{
+    Error, Mesh, PodNet, Service,
+    deployment::AppError,
+    launch::{self, CreatedPod},
+    mesh::within,
+    objects::Template,
+    running::Part,
+};
+
+/// How often observe reads the proxies here: a demonstration is short, and its pods are few.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often destination looks for new credentials here, for the same reason.
+const TLS_POLL: Duration = Duration::from_secs(1);
+
+/// A part of the control plane, running.
+pub(crate) struct Component {
+    name: &'static str,
+    address: SocketAddr,
+    part: Part,
+    kubelet: Part,
+}
+
+impl Component {
+    pub(crate) async fn stop(self, deadline: Duration) {
+        tokio::join!(self.part.stop(deadline), self.kubelet.stop(Duration::ZERO));
+    }
+}
+
+/// What a component finds in its pod.
+struct Place {
+    pod: CreatedPod,
+    net: Net,
+    client: Client,
+    ip: std::net::IpAddr,
+    identity: PathBuf,
+    kubelet: Part,
+}
+
+impl Mesh {
+    /// Starts the CA; its wall clock may be another than everybody's.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_ca(&mut self, clock: Arc<dyn Clock>) -> Result<(), Error> {
+        let ports = [("admin", owned::PORT_CA_ADMIN)];
+        let place = self.place(owned::COMPONENT_CA, &ports, false).await?;
+        let (started, listening) = oneshot::channel();
+        let admin = (place.ip, owned::PORT_CA_ADMIN).into();
+        let mut config = conduit_ca::Config::new(self.shared.control_plane.clone(), admin);
+        config.holder.clone_from(&place.pod.name);
+        config.on_started = Some(started);
+        let deps = conduit_ca::Deps {
+            client: place.client.clone(),
+            net: place.net.clone(),
+            clock,
+            seed: self.shared.seed.fork("ca"),
+            crypto: self.shared.crypto.clone(),
+        };
+        let run = |drain| conduit_ca::run(config, deps, drain);
+        self.run(owned::COMPONENT_CA, place, admin, listening, run).await
+    }
+
+    /// Starts the destination service.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_destination(&mut self) -> Result<(), Error> {
+        let ports = [("grpc", owned::PORT_DESTINATION), ("admin", owned::PORT_DESTINATION_ADMIN)];
+        let place = self.place(owned::COMPONENT_DESTINATION, &ports, true).await?;
+        let address = (place.ip, owned::PORT_DESTINATION).into();
+        let config = conduit_destination::Config {
+            listener: address,
+            admin: (place.ip, owned::PORT_DESTINATION_ADMIN).into(),
+            control_plane: self.shared.control_plane.clone(),
+            files: Some(Files::in_directory(&place.identity)),
+            reload: TLS_POLL,
+            ..conduit_destination::Config::default()
+        };
+        let (started, listening) = oneshot::channel();
+        let deps = conduit_destination::Deps {
+            client: place.client.clone(),
+            net: place.net.clone(),
+            clock: self.shared.clock.clone(),
+            seed: self.shared.seed.fork("destination"),
+            crypto: self.shared.crypto.clone(),
+            started: Some(started),
+        };
+        let run = |drain| conduit_destination::run(config, deps, drain);
+        self.run(owned::COMPONENT_DESTINATION, place, address, listening, run).await
+    }
+
+    /// Starts observe.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_observe(&mut self) -> Result<(), Error> {
+        let ports = [("http", owned::PORT_OBSERVE), ("admin", owned::PORT_OBSERVE_ADMIN)];
+        let place = self.place(owned::COMPONENT_OBSERVE, &ports, true).await?;
+        let address = (place.ip, owned::PORT_OBSERVE).into();
+        let config = conduit_observe::Config {
+            listener: address,
+            admin: (place.ip, owned::PORT_OBSERVE_ADMIN).into(),
+            control_plane: self.shared.control_plane.clone(),
+            files: Some(Files::in_directory(&place.identity)),
+            limits: conduit_observe::sources::scrape::Limits {
+                interval: SCRAPE_INTERVAL,
+                ..conduit_observe::sources::scrape::Limits::default()
+            },
+            ..conduit_observe::Config::default()
+        };
+        let (started, listening) = oneshot::channel();
+        let deps = conduit_observe::Deps {
+            client: place.client.clone(),
+            net: place.net.clone(),
+            clock: self.shared.clock.clone(),
+            seed: self.shared.seed.fork("observe"),
+            crypto: self.shared.crypto.clone(),
+            started: Some(started),
+        };
+        let run = |drain| conduit_observe::run(config, deps, drain);
+        self.run(owned::COMPONENT_OBSERVE, place, address, listening, run).await
+    }
+
+    /// Whether the CA runs.
+    pub fn has_ca(&self) -> bool {
+        self.components.iter().any(|component| component.name == owned::COMPONENT_CA)
+    }
+
+    /// Where observe's HTTP API is for programs outside the mesh, once it runs.
+    pub fn observe_addr(&self) -> Option<SocketAddr> {
+        let observe = self.components.iter().find(|component| component.name == owned::COMPONENT_OBSERVE)?;
+        Some(self.real(observe.address))
+    }
+
+    /// Stops a component of the control plane; nothing happens when it does not run.
+    pub async fn stop_component(&mut self, name: &str, deadline: Duration) {
+        let (stopping, staying) =
+            std::mem::take(&mut self.components).into_iter().partition(|component| component.name == name);
+        self.components = staying;
+        let stopping: Vec<Component> = stopping;
+        for component in stopping {
+            component.stop(deadline).await;
+        }
+    }
+
+    /// Creates a component's objects and its pod, as `conduit install` and the cluster would.
+    async fn place(
+        &self,
+        name: &'static str,
+        ports: &[(&str, u16)],
+        has_certificate: bool,
+    ) -> Result<Place, Error> {
+        let shared = &self.shared;
+        let workload: Workload = shared.control_plane.component(name);
+        if ports.len() > 1 {
+            let service =
+                ports.iter().fold(Service::new(&workload.namespace, name), |service, (name, port)| {
+                    service.port(name, *port, *port)
+                });
+            launch::create_service(shared, &service, owned::LABEL_COMPONENT).await?;
+        }
+        let template = Template::component(&workload, ports, has_certificate);
+        let mut pods = launch::create(shared, &workload, &template, 1).await?;
+        let pod = pods.remove(0);
+        let host = shared.addresses.host().map_err(Error::Address)?;
+        let ip = host.ip();
+        let net = PodNet::unmeshed(host, &workload.namespace, shared.services.clone()).app();
+        let client = conduit_k8s::client::plain(net.clone(), shared.api, &workload.namespace)?;
+        let (identity, kubelet) = launch::mount(shared, &pod).await;
+        launch::report(shared, &pod, ip, false).await?;
+        Ok(Place { pod, net, client, ip, identity, kubelet })
+    }
+
+    /// Runs a component until it says that it has started; its pod is ready then.
+    async fn run<Bound, E, Fut>(
+        &mut self,
+        name: &'static str,
+        place: Place,
+        address: SocketAddr,
+        listening: oneshot::Receiver<Bound>,
+        run: impl FnOnce(drain::Watch) -> Fut,
+    ) -> Result<(), Error>
+    where
+        E: Into<AppError> + Send,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let Place { pod, ip, kubelet, .. } = place;
+        let (failed, failure) = oneshot::channel();
+        let part = Part::start(name, |drain| {
+            let running = run(drain);
+            async move {
+                if let Err(error) = running.await {
+                    drop(failed.send(error.into()));
+                }
+            }
+        });
+        let up = async {
+            match listening.await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(failure.await.unwrap_or_else(|_| "it ended".into())),
+            }
+        };
+        let not_started = |reason| Error::NotStarted { pod: pod.name.clone(), part: "the process", reason };
+        within(name, &pod.name, up).await?.map_err(not_started)?;
+        launch::report(&self.shared, &pod, ip, true).await?;
+        self.components.push(Component { name, address, part, kubelet });
+        Ok(())
+    }
+}
