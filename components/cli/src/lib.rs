@@ -9,6 +9,7 @@
 //!   reads events
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
+//! - `demo.rs`: a mesh on this machine
 //! - `version.rs`, `completion.rs`
 //!
 //! # Exit codes
@@ -22,6 +23,7 @@ use clap::Parser;
 pub mod args;
 pub mod client;
 pub mod completion;
+pub mod demo;
 pub mod get;
 pub mod inject;
 pub mod input;

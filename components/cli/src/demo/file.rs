@@ -1,0 +1,39 @@
+//! How other commands find the demo.
+
+use conduit_identity::UnixTime;
+use conduit_observe::demo_file::{Demo, Place};
+
+use super::application::NAMESPACE;
+use crate::output;
+
+/// The file that names the demo, as long as this lives.
+pub(super) struct DemoFile {
+    place: Place,
+    pid: u32,
+}
+
+impl DemoFile {
+    /// Writes it. Without it the demo is as good; the others then need `--api-addr`.
+    pub(super) fn write(api: &str, now: UnixTime) -> Option<Self> {
+        let (place, pid) = (Place::of_user(), std::process::id());
+        let namespace = Some(NAMESPACE.to_owned());
+        match place.write(&Demo { api_addr: api.to_owned(), pid, started: now.as_secs(), namespace }) {
+            Ok(()) => Some(Self { place, pid }),
+            Err(error) => {
+                let path = place.path().display();
+                output::note(&format!(
+                    "note: cannot write {path} ({error}); other commands need --api-addr {api}"
+                ));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for DemoFile {
+    fn drop(&mut self) {
+        if let Err(error) = self.place.remove(self.pid) {
+            output::note(&format!("note: {} stays behind: {error}", self.place.path().display()));
+        }
+    }
+}
