@@ -161,7 +161,7 @@ fn add_in_place(text: &str, value: &Value, grafts: &[(String, Graft)]) -> Result
     let mut expected = value.clone();
     apply(&mut expected, &recorded);
     if value::parse(&added).as_ref() != Ok(&expected) {
-        return Err(Unsupported("parts of it are shared by aliases or merge keys"));
+        return Err(Unsupported("what is added in place would change the meaning of other parts"));
     }
     let templates = grafts.iter().map(|(at, _)| at.clone()).collect();
     let (back, _) = strip(&added, expected, &templates);

@@ -228,18 +228,8 @@ impl Planner<'_> {
         }
         if !last.is_empty() {
             let end = place::last_line_end(self.text, tail.span.end);
-            self.refuse_unfinished_block(end, tail)?;
             let at = place::past_comments(self.text, end, column);
             self.insert_lines(at, &emit::items(last, column, style), style);
-        }
-        Ok(())
-    }
-
-    /// A line after a block scalar that ends the text without a newline would add that newline to it, for `kubectl`.
-    fn refuse_unfinished_block(&self, end: usize, node: &Node) -> Result<(), Unsupported> {
-        let block = matches!(node.last_scalar().content, Content::Scalar { block: true, .. });
-        if block && end == self.text.len() && !self.text.ends_with('\n') {
-            return Err(Unsupported("a block scalar ends the file without a newline"));
         }
         Ok(())
     }

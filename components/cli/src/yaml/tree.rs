@@ -122,17 +122,6 @@ impl Node {
             Content::Mapping { entries, .. } => entries.is_empty(),
         }
     }
-
-    /// The scalar with which its text ends, if it is one.
-    pub fn last_scalar(&self) -> &Node {
-        match &self.content {
-            Content::Sequence { flow: false, items } => items.last().map_or(self, Node::last_scalar),
-            Content::Mapping { flow: false, entries } => {
-                entries.last().map_or(self, |entry| entry.value.last_scalar())
-            }
-            _ => self,
-        }
-    }
 }
 
 impl Entry {
@@ -277,7 +266,7 @@ mod tests {
         let items = a.entry("b").expect("b").value.items();
         assert_eq!((slice(&items[0]), slice(&items[1])), ("1", "!!str 2"));
         assert_eq!(slice(&a.entry("b").expect("b").value), "[1, !!str 2]");
-        assert_eq!(slice(a.entry("c").expect("c").value.last_scalar()), "é\r\n\r\n");
+        assert_eq!(slice(&a.entry("c").expect("c").value.items()[0]), "é\r\n\r\n");
         assert_eq!(slice(&root.entry("d").expect("d").value), "\"q\"");
     }
 

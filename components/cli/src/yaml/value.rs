@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::tree::{self, Content};
+
 /// Why a document cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {cause}")]
@@ -24,9 +26,36 @@ pub fn parse(text: &str) -> Result<Value, ParseError> {
     {
         return Ok(value);
     }
-    serde_saphyr::from_str_with_options::<Option<Value>>(text, options())
-        .map(Option::unwrap_or_default)
-        .map_err(|error| refused(&error))
+    let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options());
+    let mut value = read.map_err(|error| refused(&error))?.unwrap_or_default();
+    if !text.ends_with('\n') {
+        end_without_newline(text, &mut value);
+    }
+    Ok(value)
+}
+
+/// A block scalar that ends a file without a newline has none for `kubectl` (and libyaml), and one for our reader.
+fn end_without_newline(text: &str, mut value: &mut Value) {
+    let Some(root) = tree::parse(text) else { return };
+    let mut node = &root;
+    loop {
+        match (&node.content, value) {
+            (Content::Sequence { flow: false, items }, Value::Array(values)) => {
+                let (Some(last), Some(last_value)) = (items.last(), values.last_mut()) else { return };
+                (node, value) = (last, last_value);
+            }
+            (Content::Mapping { flow: false, entries }, Value::Object(values)) => {
+                let last = entries.last().and_then(|entry| Some((entry, values.get_mut(entry.key_text()?)?)));
+                let Some((last, last_value)) = last else { return };
+                (node, value) = (&last.value, last_value);
+            }
+            (Content::Scalar { block: true, .. }, Value::String(text)) if text.ends_with('\n') => {
+                text.pop();
+                return;
+            }
+            _ => return,
+        }
+    }
 }
 
 /// Whether a document is meant as JSON; text that goes into it must then be JSON too.
@@ -83,6 +112,13 @@ mod tests {
     fn merge_keys_are_merged() {
         let text = "a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n";
         assert_eq!(parse(text), Ok(json!({"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}})));
+    }
+
+    #[test]
+    fn the_end_of_the_file_ends_a_block_scalar() {
+        assert_eq!(parse("a:\n- |\n  x\n- b: |\n    y"), Ok(json!({"a": ["x\n", {"b": "y"}]})));
+        assert_eq!(parse("a: |+\n  x\n"), Ok(json!({"a": "x\n"})));
+        assert_eq!(parse("a: x"), Ok(json!({"a": "x"})));
     }
 
     #[test]
