@@ -141,9 +141,16 @@ pub(crate) fn answer(status: StatusCode, version: http::Version) -> Response<Bod
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     if version < http::Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        make_last(&mut response);
     }
     response
+}
+
+/// Ends the client's HTTP/1 connection with this response, unless it becomes something else with it.
+pub(crate) fn make_last(response: &mut Response<Body>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// A request that was not answered.

@@ -37,6 +37,7 @@ struct Balanced {
     /// Of the client's connection; HTTP/2 has a better way to say that a request failed.
     resetter: Option<Resetter>,
     handover: Handover,
+    drain: drain::Watch,
 }
 
 /// An upstream connection for one request.
@@ -64,13 +65,21 @@ pub(super) async fn serve(
         lanes,
         resetter,
         handover: handover.clone(),
+        drain: drain.clone(),
     };
     let balanced = Arc::new(balanced);
     let forward = move |request| {
         let balanced = Arc::clone(&balanced);
         async move { balanced.forward(request).await }
     };
-    serving::serve(client, version, forward, async move { drain.signaled().await }).await?;
+    let ending = async {
+        match version {
+            // The application may be about to use its idle connection: it is told with the next response.
+            Version::Http1 => std::future::pending().await,
+            Version::Http2 => drain.signaled().await,
+        }
+    };
+    serving::serve(client, version, forward, ending).await?;
     let upgraded = handover.lock().take();
     if let Some(upgraded) = upgraded
         && let Ok((client, server)) = upgraded.streams().await
@@ -95,7 +104,11 @@ impl Balanced {
         match self.send(request, &authority, route, &mut exchange).await {
             Ok((response, lease)) => {
                 let record = Record { exchange, lease, resetter: self.resetter.clone() };
-                Ok(returning.response(response, record))
+                let mut response = returning.response(response, record);
+                if self.version == Version::Http1 && self.drain.is_signaled() {
+                    forward::make_last(&mut response);
+                }
+                Ok(response)
             }
             Err(Unsent::Nowhere) => {
                 exchange.end(End::Failed(Failure::NoEndpoints));
@@ -127,7 +140,12 @@ impl Balanced {
             let Some(remote) = route.choose(self.outbound.draw()) else {
                 return Err(refused.map_or(Unsent::Nowhere, Unsent::Connect));
             };
+            exchange.aimed(remote.addr(), remote.labels());
             let mut way = match self.way(&remote, authority).await {
+                Ok(way) if route.is_somebody_else(&remote, way.tls()) => {
+                    route.leave_out(&remote);
+                    continue;
+                }
                 Ok(way) => way,
                 Err(error) if route.failed(&remote, self.outbound.draw()) => {
                     refused = Some(error);

@@ -12,7 +12,7 @@ use crate::{
     connect::{ConnectError, Connected, Remote},
     discover::{Endpoints, Resolution, Target},
     metrics::Labels,
-    session::Why,
+    session::{TlsStatus, Why},
 };
 
 /// Endpoints tried for one request or connection, when the first ones refuse TCP.
@@ -44,7 +44,7 @@ impl Route {
         if let Remote::Endpoint(endpoint) = remote {
             endpoint.load.connect_failed(Instant::now(), draw);
         }
-        self.tried.push(remote.addr());
+        self.leave_out(remote);
         self.tried.len() < MAX_TRIES
     }
 
@@ -57,15 +57,32 @@ impl Route {
         match &self.resolution {
             Resolution::Pending => address(Why::NoDiscovery, &Labels::default()),
             Resolution::Unknown => address(Why::NoIdentity, &Labels::default()),
-            Resolution::Known(endpoints) => match self.choose_endpoint(endpoints, draw) {
-                Some(remote) => Some(remote),
-                // Endpoints that the service would tell anew are no reason to fail; those it stands by are.
-                None if endpoints.list.is_empty() || endpoints.doubted => {
-                    address(Why::NoIdentity, &endpoints.labels)
+            Resolution::Known(endpoints) => {
+                // Endpoints that the service does not stand by deserve one try, not three: the rest is Kubernetes' to know.
+                let enough = endpoints.doubted && !self.tried.is_empty();
+                let doubted = || address(Why::NoDiscovery, &endpoints.labels).filter(|_| enough);
+                match doubted().or_else(|| self.choose_endpoint(endpoints, draw)) {
+                    Some(remote) => Some(remote),
+                    None if endpoints.list.is_empty() => address(Why::NoIdentity, &endpoints.labels),
+                    // Endpoints that the service stands by are a reason to fail.
+                    None => None,
                 }
-                None => None,
-            },
+            }
         }
+    }
+
+    /// Whether `remote`, reached as `tls` says, had better be left for the original destination: the service does not
+    /// stand by it, and it does not prove to be who it was. Its address may be somebody else's by now.
+    pub(super) fn is_somebody_else(&self, remote: &Remote, tls: &TlsStatus) -> bool {
+        let Resolution::Known(endpoints) = &self.resolution else { return false };
+        let has_elsewhere = self.fallback.is_some_and(|original| original != remote.addr());
+        let proved = !matches!(tls, TlsStatus::Plain(Why::HandshakeFailed(_)));
+        endpoints.doubted && has_elsewhere && matches!(remote, Remote::Endpoint(_)) && !proved
+    }
+
+    /// Leaves `remote` out of what is still chosen from.
+    pub(super) fn leave_out(&mut self, remote: &Remote) {
+        self.tried.push(remote.addr());
     }
 
     fn choose_endpoint(&self, endpoints: &Endpoints, draw: u64) -> Option<Remote> {
@@ -127,6 +144,10 @@ impl Outbound {
         while let Some(remote) = route.choose(self.draw()) {
             let security = self.connector.security(&remote, connection.session.peer().ip());
             match self.connector.open(&remote, &security).await {
+                Ok(connected) if route.is_somebody_else(&remote, &connected.tls) => {
+                    route.leave_out(&remote);
+                    continue;
+                }
                 Ok(connected) => return Ok(Opened { remote, connected }),
                 Err(error) => last = error,
             }
