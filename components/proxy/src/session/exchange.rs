@@ -24,6 +24,8 @@ pub(crate) struct Exchange {
     authority: Authority,
     /// The status of the accepted connection.
     source: TlsStatus,
+    /// Where it was last meant to go; none before that is known.
+    aim: Option<(SocketAddr, Labels)>,
     /// Known once it is known which connection carries the request between pods.
     route: Option<Arc<Route>>,
     began: Instant,
@@ -68,6 +70,7 @@ impl Exchange {
             session,
             authority,
             source,
+            aim: None,
             route: None,
             began: Instant::now(),
             response: None,
@@ -79,6 +82,11 @@ impl Exchange {
             exchange.routed(&Labels::default(), &exchange.source.clone());
         }
         exchange
+    }
+
+    /// A connection to `target` is about to be looked for. If there is none, this is where the request failed to go.
+    pub(crate) fn aimed(&mut self, target: SocketAddr, labels: &Labels) {
+        self.aim = Some((target, labels.clone()));
     }
 
     /// The request is about to be sent to `target`, over a connection with status `tls`. Called again when it is
@@ -121,7 +129,8 @@ impl Exchange {
         }
         if self.route.is_none() {
             // It went nowhere: what carried it is the client's own connection.
-            self.routed(&Labels::default(), &self.source.clone());
+            let labels = self.aim.as_ref().map(|(_, labels)| labels.clone()).unwrap_or_default();
+            self.routed(&labels, &self.source.clone());
         }
         let now = Instant::now();
         if let Some(route) = &self.route {
@@ -169,7 +178,8 @@ impl Exchange {
 
     fn end_tap(&mut self, end: End, now: Instant) {
         // What was never dispatched is shown as it was going.
-        self.tap(self.session.target(), &Labels::default(), &self.source.clone());
+        let (target, labels) = self.aim.take().unwrap_or_else(|| (self.session.target(), Labels::default()));
+        self.tap(target, &labels, &self.source.clone());
         let Tapping::Yes(tapped) = std::mem::replace(&mut self.tapped, Tapping::No) else { return };
         let since_response = self.response.as_ref().map(|response| now - response.at);
         let bytes = self.response.as_ref().map_or(0, |response| response.bytes);

@@ -191,6 +191,48 @@ async fn endpoints_outlive_the_service_and_give_way_to_the_original_destination_
 }
 
 #[tokio::test]
+async fn many_stale_endpoints_are_no_reason_to_fail_either() {
+    let (world, mut script) = (World::new().await, Script::start().await);
+    let (dead, other) = (Pod::plain(&world, 2), Pod::plain(&world, 3));
+    let client = client(&world, &script).await;
+    let to = service(&world, web(&other, "original").await);
+    let mut endpoints = Vec::new();
+    for _ in 0..5 {
+        endpoints.push((nobody(&dead).await, None));
+    }
+    let told = tokio::spawn(async move { (answered(&mut script, &endpoints).await, script) });
+    drop(Browser::open(&client, to, Form::Http1, "web").await.try_get("/").await);
+    let (_asked, script) = told.await.unwrap();
+    script.stop().await;
+    client.until_metric("destination_up", &[], 0.0).await;
+    for form in Form::ALL {
+        let mut browser = Browser::open(&client, to, form, "web").await;
+        assert_eq!(browser.get("/").await, (200, "original".into()), "{form:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_was_given_to_another_pod_meanwhile_gets_nothing_meant_for_the_old_one() {
+    let (world, mut script) = (World::new().await, Script::start().await);
+    let (new_owner, moved) = (Pod::meshed(&world, 2, "somebody-else").await, Pod::plain(&world, 3));
+    let client = client(&world, &script).await;
+    let endpoint = web(&new_owner, "somebody else").await;
+    let to = service(&world, web(&moved, "the service").await);
+    let told =
+        tokio::spawn(
+            async move { (answered(&mut script, &[(endpoint, Some(&identity("web")))]).await, script) },
+        );
+    drop(Browser::open(&client, to, Form::Http1, "web").await.try_get("/").await);
+    let (_asked, script) = told.await.unwrap();
+    script.stop().await;
+    client.until_metric("destination_up", &[], 0.0).await;
+    for form in Form::ALL {
+        let mut browser = Browser::open(&client, to, form, "web").await;
+        assert_eq!(browser.get("/").await, (200, "the service".into()), "{form:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_restarted_without_its_view_takes_nothing_away_from_peers_that_prove_themselves() {
     let (world, mut script) = (World::new().await, Script::start().await);
     let (web_pod, other) = (Pod::meshed(&world, 2, "web").await, Pod::plain(&world, 3));

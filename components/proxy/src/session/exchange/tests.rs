@@ -110,6 +110,16 @@ async fn requests_that_fail_before_a_response_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_reached_nobody_names_whom_it_was_meant_for() {
+    let world = world();
+    let mut exchange = world.session(Direction::Outbound).request(&head("x"), &INTERNAL);
+    exchange.aimed(addr(), &labels());
+    exchange.end(End::Failed(Failure::Refused));
+    let responses = world.series("response_total");
+    assert!(responses[0].contains(r#"dst_pod="web-1",tls="internal_traffic""#), "{responses:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replayed_request_began_once_and_ends_where_it_was_answered() {
     let world = world();
     let mut exchange = world.session(Direction::Outbound).request(&head("x"), &INTERNAL);
