@@ -4,7 +4,7 @@
 //! - `config.rs`: [`Config`], [`Lifetimes`]
 //! - `controller.rs`: the loop: look (`caches.rs`, `overlay.rs`), reconcile, write (`writer.rs`, `apply.rs`, `pace.rs`),
 //!   wait
-//! - `reconcile.rs`: what to write and why, pure; `wanted.rs`: who is to have a certificate, pure
+//! - `reconcile.rs`: what to write, pure; `wanted.rs`: who is to have a certificate, pure; `due.rs`: why one is issued
 //! - `rotation.rs`: when roots and issuers are made, used and forgotten, pure; `state.rs`: what is remembered of them
 //! - `authority.rs`: making certificates; the only file that knows how
 //! - `inspect.rs`: what a Secret holds; `objects.rs`: what is written; `bundle.rs`: the trust bundle
@@ -18,8 +18,14 @@
 //!   has expired. With nobody holding a valid leaf, nobody is waited for.
 //! - No certificate outlives its issuer. Nothing names constraints: verifiers reject URI constraints.
 //! - An object without our marks is reported and never written to. Every write is conditional on what was seen.
+//! - By a clock that is behind the API server's nothing is issued; what one that was ahead made is replaced once it is
+//!   right again.
 //! - When the authority is away, nothing happens to anybody for at least twelve hours: that is what a certificate has
 //!   left, at the least, when its renewal is late by two.
+//!
+//! An operator who wants new roots scales the authority to zero, deletes the Secret `conduit-ca-root` and scales up again:
+//! the old roots stay trusted until their last leaf has expired. Deleting it from a running authority only makes that
+//! store it again.
 //!
 //! What it needs in the cluster (the verbs it uses, and no others):
 //!
@@ -58,6 +64,7 @@ pub mod bundle;
 mod caches;
 mod config;
 mod controller;
+pub mod due;
 pub mod inspect;
 mod metrics;
 pub mod objects;

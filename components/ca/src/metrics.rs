@@ -10,7 +10,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    reconcile::{Plan, Reason, Report},
+    due::Reason,
+    reconcile::{Plan, Report},
     state::State,
 };
 

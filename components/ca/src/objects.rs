@@ -88,7 +88,8 @@ pub fn bundle(
     }
 }
 
-/// The Secret `key` with `leaf` for `wanted`, on top of `before`.
+/// The Secret `key` with `leaf` for `wanted`, on top of `before`. Its `ca.crt` is the trust bundle at the moment of
+/// issuing, for readers other than our proxies, which trust the ConfigMap.
 pub fn leaf(
     key: &ObjectKey,
     leaf: &Leaf,

@@ -4,10 +4,7 @@
 //! marks are reported and left alone, whatever they are called. A change of the authority's own state comes first, to be
 //! stored before anything depends on it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use conduit_identity::{ControlPlane, UnixTime};
 use conduit_k8s::{
@@ -26,7 +23,8 @@ use tokio::time::Instant;
 use crate::{
     bundle,
     config::Lifetimes,
-    inspect::{Held, Inspector, LeafFacts},
+    due::{Judge, Reason},
+    inspect::{Held, Inspector},
     objects::{belongs_to, owner_uid},
     rotation::{self, Situation, Step},
     state::{Certificate, State},
@@ -88,43 +86,6 @@ pub enum Write {
         /// Why.
         reason: Reason,
     },
-}
-
-/// Why a certificate is issued, in the order of urgency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// There is no Secret.
-    Missing,
-    /// The Secret's content is not usable.
-    Invalid,
-    /// The certificate does not lead to a root of the bundle.
-    WrongRoot,
-    /// It has another name.
-    WrongName,
-    /// It is past.
-    Expired,
-    /// It begins later: it was issued by a clock that was ahead.
-    NotYetValid,
-    /// The Secret belongs to an earlier life of the workload, and will be deleted with it.
-    WrongOwner,
-    /// It is time.
-    Due,
-}
-
-impl Reason {
-    /// The value of a metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Invalid => "invalid",
-            Self::WrongRoot => "wrong_root",
-            Self::WrongName => "wrong_name",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
-            Self::WrongOwner => "wrong_owner",
-            Self::Due => "due",
-        }
-    }
 }
 
 /// What needs an operator.
@@ -283,45 +244,4 @@ impl<O: Owners> Look<'_, O> {
 
 fn content(map: &ConfigMap) -> Option<&String> {
     map.data.as_ref()?.get(BUNDLE_KEY)
-}
-
-/// Decides whether a leaf is replaced. It is not where its successor would be no better, which would be repeated for ever.
-struct Judge<'a> {
-    now: UnixTime,
-    lifetimes: &'a Lifetimes,
-    /// What bounds a leaf that is issued now.
-    next_begins: UnixTime,
-    next_ends: UnixTime,
-}
-
-impl Judge<'_> {
-    fn reason(&self, held: Option<Held>, owned: bool) -> Option<Reason> {
-        let leaf = match held {
-            None => return Some(Reason::Missing),
-            Some(Held::Invalid) => return Some(Reason::Invalid),
-            Some(Held::WrongRoot) => return Some(Reason::WrongRoot),
-            Some(Held::WrongName) => return Some(Reason::WrongName),
-            Some(Held::Leaf(leaf)) => leaf,
-        };
-        if self.now > leaf.not_after && self.next_ends > self.now {
-            Some(Reason::Expired)
-        } else if self.now < leaf.not_before && self.next_begins <= self.now {
-            Some(Reason::NotYetValid)
-        } else if !owned {
-            Some(Reason::WrongOwner)
-        } else {
-            let gained = self.next_ends.since(leaf.not_after);
-            let due = leaf.not_after.since(self.now) <= self.renew_at(&leaf);
-            (due && gained >= self.lifetimes.leaf / 20).then_some(Reason::Due)
-        }
-    }
-
-    /// What `leaf` has left when it is renewed. Each leaf has its own, spread so that what was issued together is not
-    /// renewed together, and always the same, so that a restart does not draw again.
-    fn renew_at(&self, leaf: &LeafFacts) -> Duration {
-        let [high, low, ..] = *leaf.fingerprint.as_bytes();
-        let spread = f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX);
-        let Lifetimes { renew_left, renew_jitter, .. } = self.lifetimes;
-        (*renew_left + renew_jitter.mul_f64(2.0 * spread)).saturating_sub(*renew_jitter)
-    }
 }
