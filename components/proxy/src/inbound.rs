@@ -125,8 +125,8 @@ impl Inbound {
         let hold = if known { timeouts.handshake } else { timeouts.hold };
         if usable && opening.hear_late(hold).await {
             let judge = |said: &[u8], _| first(said, self.store.identity());
-            let late = opening
-                .hear(judge, self.patience(), || std::future::pending::<Result<Stream, ConnectError>>());
+            let late =
+                opening.hear(judge, self.patience(), std::future::pending::<Result<Stream, ConnectError>>);
             return match late.await {
                 Heard::Words(first) => first,
                 _ => mumbled(&opening.said),

@@ -78,9 +78,12 @@ pub(crate) struct Pool {
     inner: Arc<Inner>,
 }
 
+/// Each with the moment from which nothing was under way on it.
+type Waiting = Vec<(Idle, Instant)>;
+
 #[derive(Debug)]
 struct Inner {
-    idle: Mutex<IndexMap<Key, Vec<(Idle, Instant)>, foldhash::fast::FixedState>>,
+    idle: Mutex<IndexMap<Key, Waiting, foldhash::fast::FixedState>>,
     per_endpoint: usize,
     clock: Arc<dyn Clock>,
 }

@@ -157,7 +157,7 @@ pub(crate) fn make_last(response: &mut Response<Body>) {
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     /// The request itself, if no byte of it left us.
-    pub(crate) unsent: Option<Request<Upload>>,
+    pub(crate) unsent: Option<Box<Request<Upload>>>,
     /// The peer proved that it did not look at the request (RFC 9113 section 8.7).
     pub(crate) is_unprocessed: bool,
     failure: Failure,
@@ -180,7 +180,7 @@ impl Unanswered {
 
 impl From<TrySendError<Request<Upload>>> for Unanswered {
     fn from(mut error: TrySendError<Request<Upload>>) -> Self {
-        let unsent = error.take_message();
+        let unsent = error.take_message().map(Box::new);
         let error = error.into_error();
         let failure = if error.is_parse() { Failure::Protocol } else { Failure::Closed };
         let cause = h2_cause(&error);

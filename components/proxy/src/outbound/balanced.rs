@@ -278,7 +278,8 @@ fn replayable(
     again: Option<Request<Upload>>,
     replays: &mut usize,
 ) -> Result<Request<Upload>, Unanswered> {
-    let request = unanswered.unsent.take().or(again.filter(|_| unanswered.is_unprocessed));
+    let request =
+        unanswered.unsent.take().map(|unsent| *unsent).or(again.filter(|_| unanswered.is_unprocessed));
     match request {
         Some(request) if *replays < MAX_REPLAYS => {
             *replays += 1;

@@ -1,10 +1,18 @@
 //! Where a connection or a request goes: to an endpoint that the destination service told, or else to where the
 //! application sent it. What plain Kubernetes would have delivered is never refused for want of discovery.
+//!
+//! The destination service is asked about the original destination, and about the authority only where there is none.
+//! v0.5.0 went by the authority first, which sends a request elsewhere than Kubernetes would whenever the two disagree:
+//! behind a forward proxy, with a `Host` set by hand, or when the client of a headless Service chose its pod itself. The
+//! address has the same Service, labels and identities behind it.
 
 use std::{net::SocketAddr, time::Duration};
 
 use conduit_net::OriginalDst;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{Connection, Outbound};
 use crate::{
@@ -115,15 +123,16 @@ impl Outbound {
     /// is asked for the first time.
     pub(super) async fn route(&self, connection: &Connection, authority: &str) -> Route {
         let original = connection.original;
-        let target =
-            Target::of_request(Some(authority), &self.config.pod_namespace, original.map(OriginalDst));
-        let resolution = match &target {
-            Some(target) => {
-                let resolution = self.discover.resolve(target, self.config.timeouts.discovery).await;
-                let known = resolution.borrow();
-                known.clone()
+        let resolution = match original {
+            Some(original) => {
+                let known = || self.known(Target::of_address(OriginalDst(original)));
+                // The requests of one connection share its destination, and one look-up.
+                current(connection.known.get_or_init(known).await)
             }
-            None => Resolution::Unknown,
+            None => match Target::of_authority(authority, &self.config.pod_namespace) {
+                Some(target) => current(&self.known(target).await),
+                None => Resolution::Unknown,
+            },
         };
         let fallback = match (original, &resolution) {
             (Some(original), _) => Some(original),
@@ -131,6 +140,10 @@ impl Outbound {
             (None, _) => self.look_up(authority).await,
         };
         Route { resolution, fallback, tried: Vec::new() }
+    }
+
+    async fn known(&self, target: Target) -> watch::Receiver<Resolution> {
+        self.discover.resolve(&target, self.config.timeouts.discovery).await
     }
 
     /// Opens a connection for opaque bytes that were going to `original`.
@@ -166,4 +179,8 @@ impl Outbound {
         let ip = found.addrs.first()?;
         Some(SocketAddr::new(*ip, authority.port_u16().unwrap_or(DEFAULT_PORT)))
     }
+}
+
+fn current(known: &watch::Receiver<Resolution>) -> Resolution {
+    known.borrow().clone()
 }

@@ -97,8 +97,8 @@ async fn a_client_without_tls_is_served_by_a_pod_with_it() {
     let stranger = Pod::plain(&world, 3);
     let app = serve(&web, echo).await;
     let mut io = stranger.connect(app).await;
-    io.send("\x01plain"[..5].as_bytes()).await;
-    io.expect("app got \x01plai").await;
+    io.send("\x01clea").await;
+    io.expect("app got \x01clea").await;
     drop(io);
     web.until_metric(
         "tcp_close_total",

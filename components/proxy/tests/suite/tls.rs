@@ -221,12 +221,14 @@ async fn a_peer_that_resets_does_no_harm() {
     assert_falls_back(&world, &client, app, "reset").await;
 }
 
+type Spoil<'a> = &'a dyn Fn(&Files);
+
 #[tokio::test]
 async fn no_files_whatever_is_in_them_keep_the_proxy_from_serving() {
     let world = World::new().await;
     let good = world.authority.issue(&identity("web"));
     let other_key = world.authority.issue(&identity("web")).key;
-    let cases: [(&str, &dyn Fn(&Files)); 6] = [
+    let cases: [(&str, Spoil<'_>); 6] = [
         ("bad_credentials", &|files| std::fs::write(&files.cert, "nonsense").unwrap()),
         ("bad_credentials", &|files| std::fs::write(&files.key, &other_key).unwrap()),
         ("bad_credentials", &|files| std::fs::write(&files.anchors, "").unwrap()),

@@ -17,7 +17,6 @@ use super::{Client, World, identity, within};
 
 pub(crate) struct Pod {
     pub(crate) ip: IpAddr,
-    pub(crate) world: World,
     /// As its application sees it.
     pub(crate) net: Net,
     pub(crate) proxy: Option<Proxy>,
@@ -41,7 +40,7 @@ impl Pod {
     /// A pod without a proxy at 127.1.0.`host`.
     pub(crate) fn plain(world: &World, host: u8) -> Self {
         let ip = IpAddr::from([127, 1, 0, host]);
-        Self { ip, world: world.clone(), net: Arc::new(world.net(ip, false)), proxy: None }
+        Self { ip, net: Arc::new(world.net(ip, false)), proxy: None }
     }
 
     /// A meshed pod that was not injected with TLS.

@@ -47,7 +47,6 @@ struct Kernel {
 /// What crossed between two pods on one connection.
 #[derive(Clone)]
 pub(crate) struct Wire {
-    pub(crate) from: IpAddr,
     pub(crate) to: SocketAddr,
     pub(crate) sent: Arc<Mutex<Vec<u8>>>,
     pub(crate) received: Arc<Mutex<Vec<u8>>>,
@@ -90,12 +89,6 @@ impl World {
         self.kernel.inbound.lock().insert(ip, inbound);
         self.kernel.outbound.lock().insert(ip, outbound);
         self.kernel.exempt.lock().extend_from_slice(exempt);
-    }
-
-    /// What came to the pod at `ip` is not redirected any more: its proxy is gone.
-    pub(crate) fn forget_proxy(&self, ip: IpAddr) {
-        self.kernel.inbound.lock().remove(&ip);
-        self.kernel.outbound.lock().remove(&ip);
     }
 
     /// A ClusterIP with one pod behind it.
@@ -184,7 +177,7 @@ impl Network for WorldNet {
 
 impl WorldNet {
     fn sniffed(&self, io: Io, to: SocketAddr) -> Io {
-        let wire = Wire { from: self.ip, to, sent: Arc::default(), received: Arc::default() };
+        let wire = Wire { to, sent: Arc::default(), received: Arc::default() };
         self.kernel.wires.lock().push(wire.clone());
         Io::other(Sniffed { io: Some(io), wire, reset: false })
     }
