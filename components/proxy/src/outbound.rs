@@ -10,13 +10,14 @@ use conduit_net::{Accepted, Net};
 use conduit_runtime::drain;
 use parking_lot::Mutex;
 use rand::{Rng, rngs::StdRng};
+use tokio::sync::{OnceCell, watch};
 
 use crate::{
     accept,
     config::Config,
     connect::{ConnectError, Connected, Connector, Security},
     detect::{self, Protocol},
-    discover::Discover,
+    discover::{Discover, Resolution},
     expiry,
     http::Version,
     metrics::{Malformed, Metrics},
@@ -47,6 +48,8 @@ struct Connection {
     /// Where it was going; none when it was opened to the proxy itself, as an HTTP proxy.
     original: Option<SocketAddr>,
     source: TlsStatus,
+    /// What is known of where it was going, kept up to date; asked for once.
+    known: OnceCell<watch::Receiver<Resolution>>,
     /// Opened because the client was silent, and not used yet.
     spare: Mutex<Option<Spare>>,
 }
@@ -72,7 +75,8 @@ pub(crate) async fn serve(outbound: Arc<Outbound>, accepted: Accepted, drain: dr
     let source = TlsStatus::Plain(Why::InternalTraffic);
     let mut client = Stream::plain(accepted.io);
     client.record(session.opened(source.clone()));
-    let connection = Connection { session, original, source, spare: Mutex::default() };
+    let connection =
+        Connection { session, original, source, known: OnceCell::new(), spare: Mutex::default() };
     outbound.serve(connection, client, drain).await;
 }
 

@@ -23,22 +23,6 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Where a request goes: to its connection's original destination, and only without one to its authority.
-    ///
-    /// v0.5.0 went by the authority first, which sends a request elsewhere than Kubernetes would whenever the two
-    /// disagree: behind a forward proxy, with a `Host` header set by hand, or when a client of a headless Service
-    /// chose the pod itself. The address has the same Service, labels and identities behind it.
-    pub(crate) fn of_request(
-        authority: Option<&str>,
-        namespace: &str,
-        original_dst: Option<OriginalDst>,
-    ) -> Option<Self> {
-        match original_dst {
-            Some(original) => Some(Self::of_address(original)),
-            None => Self::of_authority(authority?, namespace),
-        }
-    }
-
     /// The address a connection was going to.
     pub(crate) fn of_address(original: OriginalDst) -> Self {
         Self::Address(SocketAddr::new(original.ip(), original.port()))
@@ -156,16 +140,6 @@ mod tests {
         for (given, expected) in table {
             assert_eq!(authority(given).as_deref(), expected, "{given:?}");
         }
-    }
-
-    #[test]
-    fn a_request_goes_where_its_connection_was_going() {
-        let original = OriginalDst("10.0.0.1:80".parse().unwrap());
-        let target = Target::of_request(Some("elsewhere.test:80"), "test", Some(original));
-        assert_eq!(target, Some(Target::Address("10.0.0.1:80".parse().unwrap())));
-        let target = Target::of_request(Some("web"), "test", None);
-        assert_eq!(target, Some(Target::Authority("web.test.svc:80".into())));
-        assert_eq!(Target::of_request(None, "test", None), None);
     }
 
     #[test]
