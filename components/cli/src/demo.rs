@@ -146,12 +146,16 @@ struct Running {
 impl Running {
     async fn start(args: &Args) -> anyhow::Result<Self> {
         let addresses = Addresses::of_this_machine().await;
-        let mut mesh = Mesh::builder(addresses, Seed::from_os()?).start().await?;
+        let mut builder = Mesh::builder(addresses, Seed::from_os()?);
+        if let Some(clock) = fault::api_clock(args.fault) {
+            builder = builder.api_clock(clock);
+        }
+        let mut mesh = builder.start().await?;
         mesh.namespace(NAMESPACE).await?;
         if let Some(fault) = args.fault {
             fault.prepare(&mesh).await?;
         }
-        if let Some(clock) = fault::ca_clock(args.fault, mesh.clock()) {
+        if let Some(clock) = fault::ca_clock(args.fault) {
             mesh.start_ca(clock).await?;
         }
         mesh.start_destination().await?;

@@ -14,6 +14,7 @@ use crate::{Addresses, Error, Mesh, Services};
 pub struct Builder {
     pub(crate) addresses: Addresses,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) api_clock: Option<Arc<dyn Clock>>,
     pub(crate) seed: Seed,
     pub(crate) crypto: Crypto,
     pub(crate) control_plane: ControlPlane,
@@ -44,6 +45,7 @@ impl Builder {
         Self {
             addresses,
             clock: Arc::new(SystemClock),
+            api_clock: None,
             seed,
             crypto: Crypto::shipped(),
             control_plane: ControlPlane::default(),
@@ -55,6 +57,13 @@ impl Builder {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Another wall clock for the machine that the Kubernetes API runs on.
+    #[must_use]
+    pub fn api_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.api_clock = Some(clock);
         self
     }
 

@@ -43,7 +43,7 @@ impl Mesh {
 
     pub(crate) async fn start(builder: Builder) -> Result<Self, Error> {
         let volumes = tempfile::Builder::new().prefix("conduit-mesh-").tempdir().map_err(Error::Directory)?;
-        let wall = builder.clock.clone();
+        let wall = builder.api_clock.clone().unwrap_or_else(|| builder.clock.clone());
         let clock = Arc::new(move || wall.now().0);
         let cluster = Cluster::new(conduit_cluster::Config::new(clock, builder.seed.fork("cluster")));
         let client = cluster.client();

@@ -83,8 +83,7 @@ async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }
 
-async fn mesh(offset: u32) -> Mesh {
-    let addresses = Addresses::of_this_machine().await.starting_at(offset);
+async fn mesh(addresses: Addresses) -> Mesh {
     let mesh = Mesh::builder(addresses, Seed::from_os().unwrap()).pull(Duration::ZERO);
     let mut mesh = mesh.start().await.unwrap();
     mesh.start_ca(Arc::new(SystemClock)).await.unwrap();
@@ -95,9 +94,19 @@ async fn mesh(offset: u32) -> Mesh {
     mesh
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_request_between_meshed_pods_is_tls_and_told_so() {
-    let mut mesh = mesh(32 * 1024).await;
+    told_of_tls(Addresses::loopback().starting_at(32 * 1024)).await;
+}
+
+#[tokio::test]
+async fn the_same_on_ports_of_one_address() {
+    told_of_tls(Addresses::ports()).await;
+}
+
+async fn told_of_tls(addresses: Addresses) {
+    let mut mesh = mesh(addresses).await;
     let (client, net) = client(Sidecar::Tls);
     mesh.deploy(&[server(Sidecar::Tls), client]).await.unwrap();
     let net = net.lock().clone().unwrap();
@@ -120,7 +129,7 @@ async fn a_request_between_meshed_pods_is_tls_and_told_so() {
 
 #[tokio::test]
 async fn a_request_between_pods_without_sidecars_needs_no_mesh() {
-    let mut mesh = mesh(33 * 1024).await;
+    let mut mesh = mesh(Addresses::of_this_machine().await.starting_at(33 * 1024)).await;
     let (client, net) = client(Sidecar::Absent);
     mesh.deploy(&[server(Sidecar::Absent), client]).await.unwrap();
     let net = net.lock().clone().unwrap();

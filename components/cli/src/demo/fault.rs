@@ -4,14 +4,15 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::ValueEnum;
-use conduit_identity::{Clock, Workload, WorkloadKind};
+use conduit_identity::{Clock, SystemClock, Workload, WorkloadKind};
 use conduit_mesh::{Behind, Deployment, Error, Mesh};
 
 use super::application::NAMESPACE;
 
 /// When a late CA starts, after the first traffic: late enough to see the plaintext.
 const LATE: Duration = Duration::from_secs(8);
-/// How far the CA's clock is behind when it issues what has expired: further than a certificate lives.
+/// How far the clocks of CA and API server are behind when what they issue has expired: further than a certificate
+/// lives. A CA whose clock alone is behind notices, and issues nothing.
 const TWO_DAYS: Duration = Duration::from_secs(48 * 60 * 60);
 /// The Deployment that the faults of one workload befall.
 const VICTIM: &str = "voting";
@@ -23,7 +24,7 @@ pub(super) enum Fault {
     CaDown,
     /// The CA starts when traffic has been flowing for 8 s
     CaLate,
-    /// The CA's clock is two days behind: every certificate has expired when it arrives
+    /// The clocks of the CA and the API server are two days behind: every certificate has expired when it arrives
     Expired,
     /// The Secret of voting holds a certificate from a root that nobody trusts
     WrongRoot,
@@ -52,12 +53,18 @@ impl Fault {
     }
 }
 
+/// The clock of the API server, where it is not everybody's.
+pub(super) fn api_clock(fault: Option<Fault>) -> Option<Arc<dyn Clock>> {
+    (fault == Some(Fault::Expired)).then(|| Arc::new(Behind::new(Arc::new(SystemClock), TWO_DAYS)) as _)
+}
+
 /// The clock of a CA that starts with the control plane; none when it does not.
-pub(super) fn ca_clock(fault: Option<Fault>, clock: Arc<dyn Clock>) -> Option<Arc<dyn Clock>> {
+pub(super) fn ca_clock(fault: Option<Fault>) -> Option<Arc<dyn Clock>> {
     match fault {
         Some(Fault::CaDown | Fault::CaLate) => None,
-        Some(Fault::Expired) => Some(Arc::new(Behind::new(clock, TWO_DAYS))),
-        Some(Fault::WrongRoot | Fault::NoSecret) | None => Some(clock),
+        Some(Fault::Expired | Fault::WrongRoot | Fault::NoSecret) | None => {
+            Some(api_clock(fault).unwrap_or_else(|| Arc::new(SystemClock)))
+        }
     }
 }
 
