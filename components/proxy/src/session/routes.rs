@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use super::{Direction, TlsStatus};
 use crate::metrics::{Labels, Metrics, Route};
 
-/// Kinds of requests that one connection keeps handles for. A client's connection rarely needs more than one for each
-/// endpoint of one authority; a gateway's that does looks some of them up again.
-const MAX_CACHED: usize = 16;
+/// Kinds of requests that one connection keeps handles for: one for each endpoint of one authority, mostly. Finding one
+/// among so many compares addresses; a connection that needs more looks some of them up again.
+const MAX_CACHED: usize = 64;
 
 /// The handles of one connection, the latest first. Its lock is the connection's own, so that nobody ever waits for it
 /// except two requests of one HTTP/2 connection on two workers, which does not happen: a connection stays on its worker.
