@@ -9,7 +9,7 @@ mod tied;
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
-use conduit_identity::{ClientPeer, Clock, HandshakeError, Identity, Loaded, Store, UnixTime, Unusable};
+use conduit_identity::{ClientPeer, HandshakeError, Identity, Loaded, Store, UnixTime, Unusable};
 use conduit_net::Accepted;
 use conduit_runtime::drain;
 use tokio::{
@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     connect::{ConnectError, Connector},
     detect::{self, ClientHello, Protocol},
-    expiry,
+    expiry::Expiry,
     http::Version,
     metrics::{Malformed, Metrics},
     opening::{Heard, Opening, Patience},
@@ -40,7 +40,7 @@ pub(crate) struct Inbound {
     pub(crate) listener: SocketAddr,
     pub(crate) config: Arc<Config>,
     pub(crate) store: Store,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) expiry: Expiry,
     pub(crate) connector: Connector,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
@@ -89,15 +89,22 @@ impl Inbound {
         Patience { silence: self.config.timeouts.silence, detect: self.config.timeouts.detect }
     }
 
+    /// A peer gives its handshake up after its own deadline, and then closes. Waiting for longer than that tells its
+    /// ClientHello, which the application must not see, from an application's that is only slow.
+    fn patience_with_hello(&self) -> Patience {
+        Patience { detect: 2 * self.config.timeouts.handshake, ..self.patience() }
+    }
+
     /// Finds out whether the connection is TLS for us, and terminates it if so. None: it is over.
     async fn begin(&self, session: &Session, mut opening: Opening) -> Option<Begun> {
         let judge = |said: &[u8], _| first(said, self.store.identity());
         let dial = || self.connector.dial_application(session.target());
-        let first = match opening.hear(judge, self.patience(), dial).await {
+        let first = match opening.hear(judge, self.patience_with_hello(), dial).await {
             Heard::Words(first) => first,
             Heard::Mumbling => mumbled(&opening.said),
-            Heard::ServerFirst => self.hold(session, &mut opening).await,
-            Heard::Nothing => return None,
+            Heard::ServerFirst => self.hold(session, &mut opening).await?,
+            // Perhaps a ClientHello of a peer that gave up: it is not the application's to see, nor of use to it.
+            Heard::CutOff | Heard::Nothing => return None,
             Heard::Unreachable(error) => {
                 unreachable(session, &error);
                 opening.client.reset();
@@ -114,28 +121,24 @@ impl Inbound {
 
     /// The server spoke first. Its words must not go out in plaintext to a peer whose ClientHello is only late, so they
     /// are held back: briefly, or as long as a handshake may take when the peer has lately done one.
-    async fn hold(&self, session: &Session, opening: &mut Opening) -> First {
-        if opening.answered.is_empty() {
-            // It ended without a word: there is nothing to hold back.
-            return First::Clear;
+    async fn hold(&self, session: &Session, opening: &mut Opening) -> Option<First> {
+        if opening.answered.is_empty() || self.store.current().is_err() {
+            // It ended without a word, or no TLS is to be had: there is nothing to hold back for.
+            return Some(First::Clear);
         }
         let known = self.known.contains(session.peer().ip());
-        let timeouts = &self.config.timeouts;
-        let usable = self.store.current().is_ok();
-        let hold = if known { timeouts.handshake } else { timeouts.hold };
-        if usable && opening.hear_late(hold).await {
-            let judge = |said: &[u8], _| first(said, self.store.identity());
-            let late =
-                opening.hear(judge, self.patience(), std::future::pending::<Result<Stream, ConnectError>>);
-            return match late.await {
-                Heard::Words(first) => first,
-                _ => mumbled(&opening.said),
-            };
-        }
-        if usable {
+        let hold = if known { self.config.timeouts.handshake } else { self.config.timeouts.hold };
+        if !opening.hear_late(hold).await {
             self.metrics.greeting_released(known);
+            return Some(First::Clear);
         }
-        First::Clear
+        let judge = |said: &[u8], _| first(said, self.store.identity());
+        let no_dial = std::future::pending::<Result<Stream, ConnectError>>;
+        match opening.hear(judge, self.patience_with_hello(), no_dial).await {
+            Heard::Words(first) => Some(first),
+            Heard::Mumbling => Some(mumbled(&opening.said)),
+            Heard::CutOff | Heard::Nothing | Heard::ServerFirst | Heard::Unreachable(_) => None,
+        }
     }
 
     /// Terminates TLS, or refuses it when there is nothing to do it with.
@@ -206,7 +209,7 @@ impl Inbound {
         let version = match self.protocol(&session, &mut begun).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
-            Heard::Words(_) | Heard::Mumbling | Heard::ServerFirst => {
+            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::ServerFirst => {
                 return self.opaque(session, begun).await;
             }
             Heard::Nothing => return,
@@ -262,7 +265,7 @@ impl Inbound {
         let mut copy = std::pin::pin!(tcp::copy(client, server));
         let ended = tokio::select! {
             ended = copy.as_mut() => ended,
-            () = expiry::reached(self.clock.clone(), not_after) => {
+            () = self.expiry.reached(not_after) => {
                 self.metrics.tls.outlived();
                 copy.await
             }

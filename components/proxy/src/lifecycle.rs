@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     connect::Connector,
     discover::{self, Discover},
+    expiry::Expiry,
     inbound::{self, Inbound},
     metrics::Metrics,
     outbound::{self, Outbound},
@@ -151,11 +152,12 @@ impl Proxy {
         let connector =
             Connector::new(net.clone(), store.clone(), recorders, config.timeouts, &seed, end.child_token());
         let discover = discovery(&config, &net, &store, &metrics, &readiness, &seed);
+        let expiry = Expiry::new(clock.clone());
         let inbound = Arc::new(Inbound {
             listener: listeners.inbound.local_addr(),
             config: config.clone(),
             store: store.clone(),
-            clock: clock.clone(),
+            expiry: expiry.clone(),
             connector: connector.clone(),
             sessions: sessions.clone(),
             metrics: metrics.clone(),
@@ -165,7 +167,7 @@ impl Proxy {
             listener: listeners.outbound.local_addr(),
             config: config.clone(),
             net,
-            clock: clock.clone(),
+            expiry,
             connector,
             discover,
             pool: Pool::new(config.limits.pool_idle, clock.clone()),
@@ -197,7 +199,7 @@ impl Proxy {
             identity = ?self.store.identity(), "serving"
         );
         let Self { config, listeners, inbound, outbound, .. } = self;
-        let pool = outbound.pool.clone();
+        let (pool, expiry) = (outbound.pool.clone(), outbound.expiry.clone());
         // Never signaled: these are there until the very end.
         let (_until_the_end, watch) = drain::channel();
         let admin = Admin::new(self.readiness.clone(), self.registry);
@@ -214,6 +216,7 @@ impl Proxy {
                 tap::serve(listeners.tap, self.tap, guard, self.metrics.clone(), watch.clone()),
                 trust::keep(&config, self.store, self.metrics, self.readiness),
                 pool.sweep(),
+                expiry.run(config.timeouts.tls_poll),
             )
         };
         if let Some(started) = self.started {

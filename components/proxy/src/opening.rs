@@ -49,8 +49,10 @@ pub(crate) struct Opening {
 pub(crate) enum Heard<T, E> {
     /// The client said enough.
     Words(T),
-    /// What the client said became nothing recognizable in time, or before it stopped speaking.
+    /// What the client said became nothing recognizable in time.
     Mumbling,
+    /// The client stopped speaking before it became something recognizable.
+    CutOff,
     /// The server spoke, or ended, before the client did.
     ServerFirst,
     /// The client left without a word.
@@ -94,7 +96,8 @@ impl Opening {
             seen = self.said.len();
             match timeout_at(deadline, read(&mut self.client, &mut self.said)).await {
                 Ok(Ok(1..)) => {}
-                Ok(Ok(0) | Err(_)) | Err(_) => return Heard::Mumbling,
+                Ok(Ok(0) | Err(_)) => return Heard::CutOff,
+                Err(_) => return Heard::Mumbling,
             }
         }
     }

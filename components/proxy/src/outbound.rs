@@ -5,7 +5,7 @@ mod route;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use conduit_identity::{Clock, UnixTime};
+use conduit_identity::UnixTime;
 use conduit_net::{Accepted, Net};
 use conduit_runtime::drain;
 use parking_lot::Mutex;
@@ -16,9 +16,9 @@ use crate::{
     accept,
     config::Config,
     connect::{ConnectError, Connected, Connector, Security},
-    detect::{self, Protocol},
+    detect::{self, ClientHello, Protocol},
     discover::{Discover, Resolution},
-    expiry,
+    expiry::Expiry,
     http::Version,
     metrics::{Malformed, Metrics},
     opening::{Heard, Opening, Patience},
@@ -33,7 +33,7 @@ pub(crate) struct Outbound {
     pub(crate) listener: SocketAddr,
     pub(crate) config: Arc<Config>,
     pub(crate) net: Net,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) expiry: Expiry,
     pub(crate) connector: Connector,
     pub(crate) discover: Discover,
     pub(crate) pool: Pool,
@@ -52,6 +52,14 @@ struct Connection {
     known: OnceCell<watch::Receiver<Resolution>>,
     /// Opened because the client was silent, and not used yet.
     spare: Mutex<Option<Spare>>,
+}
+
+/// What opaque bytes are, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// The application's own TLS: without ours around it, it is no plaintext either.
+    Tls,
+    Unknown,
 }
 
 /// A connection opened before it was known what for.
@@ -86,7 +94,7 @@ impl Outbound {
         let version = match self.protocol(&connection, &mut opening).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
-            Heard::Words(_) | Heard::Mumbling | Heard::ServerFirst => {
+            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::ServerFirst => {
                 return self.opaque(connection, opening).await;
             }
             Heard::Nothing => return,
@@ -132,7 +140,7 @@ impl Outbound {
             tokio::time::sleep(self.config.timeouts.detect).await;
             return Err(ConnectError::Refused);
         };
-        let opened = self.open_original(connection, original).await?;
+        let opened = self.open_original(connection, original, Content::Unknown).await?;
         let Connected { stream, tls, not_after } = opened.connected;
         let (addr, security) = (opened.remote.addr(), Security::of(&tls));
         *connection.spare.lock() = Some(Spare { addr, security, tls, not_after, stream: None });
@@ -140,11 +148,15 @@ impl Outbound {
     }
 
     async fn opaque(&self, connection: Connection, opening: Opening) {
+        let content = match detect::client_hello(&opening.said) {
+            ClientHello::For(_) => Content::Tls,
+            ClientHello::Not | ClientHello::NeedMore => Content::Unknown,
+        };
         let (client, dialled) = opening.into_streams();
         let spare = connection.spare.lock().take();
         let (server, not_after) = match (dialled, spare, connection.original) {
             (Some(server), Some(spare), _) => (server, spare.not_after),
-            (_, _, Some(original)) => match self.open_original(&connection, original).await {
+            (_, _, Some(original)) => match self.open_original(&connection, original, content).await {
                 Ok(opened) => (opened.connected.stream, opened.connected.not_after),
                 Err(error) => {
                     unreachable(&connection.session, &error);
@@ -164,7 +176,7 @@ impl Outbound {
         let mut copy = std::pin::pin!(tcp::copy(client, server));
         let ended = tokio::select! {
             ended = copy.as_mut() => ended,
-            () = expiry::reached(self.clock.clone(), not_after) => {
+            () = self.expiry.reached(not_after) => {
                 self.metrics.tls.outlived();
                 copy.await
             }

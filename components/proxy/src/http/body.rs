@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -37,6 +37,8 @@ pub(crate) struct Record {
     pub(crate) lease: Option<Lease>,
     /// Breaks the client's connection when the response breaks off: an HTTP/1 body may otherwise seem whole.
     pub(crate) resetter: Option<Resetter>,
+    /// A call of gRPC, which has words of its own for a lost connection.
+    pub(crate) grpc: bool,
 }
 
 impl Body {
@@ -71,15 +73,26 @@ impl Record {
         }
     }
 
-    fn broke_off(mut self, error: &hyper::Error) {
-        self.exchange.end(match h2_cause(error).and_then(h2::Error::reason) {
+    /// What to tell the client instead of the error, if there are words for it.
+    fn broke_off(mut self, error: &hyper::Error) -> Option<HeaderMap> {
+        let reason = h2_cause(error).and_then(h2::Error::reason);
+        self.exchange.end(match reason {
             Some(reason) => End::Reset(reason),
             None => End::Failed(Failure::Closed),
         });
         if let Some(resetter) = &self.resetter {
             resetter.arm();
         }
+        (self.grpc && reason.is_none()).then(unavailable)
     }
+}
+
+/// What a client of gRPC would make of a connection that it lost itself: it may try again elsewhere.
+pub(crate) fn unavailable() -> HeaderMap {
+    const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
+    const LOST: HeaderValue = HeaderValue::from_static("the connection to the server was lost");
+    let fields = [("grpc-status", UNAVAILABLE), ("grpc-message", LOST)];
+    fields.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect()
 }
 
 /// A request's body. None for a request without one, which can be made again for a replay.
@@ -130,7 +143,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let mut frame = ready!(Pin::new(incoming).poll_frame(cx));
         if let Some(record) = &mut self.record {
             match &frame {
                 Some(Ok(frame)) => {
@@ -141,8 +154,10 @@ impl http_body::Body for Body {
                     }
                 }
                 Some(Err(error)) => {
-                    if let Some(record) = self.record.take() {
-                        record.broke_off(error);
+                    let told = self.record.take().and_then(|record| record.broke_off(error));
+                    if let Some(trailers) = told {
+                        self.incoming = None;
+                        frame = Some(Ok(Frame::trailers(trailers)));
                     }
                 }
                 None => {

@@ -2,7 +2,11 @@
 
 use std::{error, fmt, sync::Arc};
 
-use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION, request, response};
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE},
+    request, response,
+};
 use http_body::Body as _;
 use hyper::{
     body::Incoming,
@@ -13,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{
     Handover,
-    body::{Body, Record, Upload, h2_cause},
+    body::{Body, Record, Upload, h2_cause, unavailable},
     headers::{self, Becomes, Tie},
     upgrade::Upgraded,
 };
@@ -125,7 +129,8 @@ fn hand_over(
     mut record: Record,
 ) -> Response<Body> {
     let mut response = Response::from_parts(head, incoming);
-    let upgraded = Upgraded { downstream, upstream: hyper::upgrade::on(&mut response) };
+    let not_after = record.lease.as_ref().and_then(|lease| lease.idle.not_after);
+    let upgraded = Upgraded { downstream, upstream: hyper::upgrade::on(&mut response), not_after };
     match response.version() {
         // A stream among others, which goes on.
         http::Version::HTTP_2 => upgraded.splice(),
@@ -165,16 +170,31 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
-    /// Ends the request's record, and the client's connection with it where HTTP/1 has no other way to say so.
-    pub(crate) fn fail(self, exchange: &mut Exchange, resetter: Option<&Resetter>) -> Failed {
+    /// Ends the request's record, and tells the client in the words of its protocol: a call of gRPC by a status, HTTP/2
+    /// by a reset, HTTP/1 by the end of the connection.
+    ///
+    /// # Errors
+    /// There is no answer; hyper makes the best of it.
+    pub(crate) fn answer(
+        self,
+        exchange: &mut Exchange,
+        grpc: bool,
+        resetter: Option<&Resetter>,
+    ) -> Result<Response<Body>, Failed> {
         exchange.end(match self.reason {
             Some(reason) => End::Reset(reason),
             None => End::Failed(self.failure),
         });
+        if grpc && self.reason.is_none() {
+            let mut response = Response::new(Body::empty());
+            *response.headers_mut() = unavailable();
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            return Ok(response);
+        }
         if let Some(resetter) = resetter {
             resetter.arm();
         }
-        Failed::sent(self.failure, self.reason)
+        Err(Failed::sent(self.failure, self.reason))
     }
 }
 

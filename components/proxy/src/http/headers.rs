@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
-    header::{CONNECTION, TE, UPGRADE},
+    header::{CONNECTION, CONTENT_TYPE, TE, UPGRADE},
     request, response,
 };
 
@@ -40,6 +40,13 @@ impl Becomes {
             Self::Tunnel => status.is_success(),
         }
     }
+}
+
+/// Whether it is a call of gRPC.
+pub(crate) fn is_grpc(head: &request::Parts) -> bool {
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    head.version == Version::HTTP_2
+        && content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
 /// Whether the target is of a form that the method takes: CONNECT asks for an authority alone and needs HTTP/1.1 or later,

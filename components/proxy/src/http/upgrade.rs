@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use conduit_identity::UnixTime;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -17,6 +18,8 @@ pub(crate) struct Upgraded {
     pub(crate) downstream: OnUpgrade,
     /// The server's.
     pub(crate) upstream: OnUpgrade,
+    /// When the server's connection's certificates end.
+    pub(crate) not_after: Option<UnixTime>,
 }
 
 impl Upgraded {

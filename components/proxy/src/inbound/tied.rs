@@ -19,7 +19,6 @@ use tokio::sync::oneshot;
 
 use super::{Begun, Inbound};
 use crate::{
-    expiry,
     http::{
         self as serving, Handover, Version,
         body::{Body, Record, Upload},
@@ -102,7 +101,7 @@ pub(super) async fn serve(
 async fn expiring(inbound: &Inbound, drain: drain::Watch, not_after: Option<UnixTime>) {
     tokio::select! {
         () = drain.signaled() => {}
-        () = expiry::reached(inbound.clock.clone(), not_after) => {}
+        () = inbound.expiry.reached(not_after) => {}
     }
 }
 
@@ -156,16 +155,17 @@ impl Tied {
             exchange.end(End::Failed(Failure::Declined));
             return Ok(forward::answer(StatusCode::BAD_REQUEST, head.version));
         }
+        let grpc = headers::is_grpc(&head);
         exchange.dispatched(self.session.target(), &self.labels, &TlsStatus::Plain(Why::Loopback));
         let (request, returning) = forward::prepare(head, incoming, Tie::Tied, self.handover.clone());
         self.upgrading.store(returning.asks(), Relaxed);
         match self.send(request).await {
             Ok(response) => {
                 self.upgrading.store(returning.is_granted(&response), Relaxed);
-                let record = Record { exchange, lease: None, resetter: self.resetter.clone() };
+                let record = Record { exchange, lease: None, resetter: self.resetter.clone(), grpc };
                 Ok(returning.response(response, record))
             }
-            Err(unanswered) => Err(unanswered.fail(&mut exchange, self.resetter.as_ref())),
+            Err(unanswered) => unanswered.answer(&mut exchange, grpc, self.resetter.as_ref()),
         }
     }
 

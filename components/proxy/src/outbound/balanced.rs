@@ -82,9 +82,10 @@ pub(super) async fn serve(
     serving::serve(client, version, forward, ending).await?;
     let upgraded = handover.lock().take();
     if let Some(upgraded) = upgraded
+        && let not_after = upgraded.not_after
         && let Ok((client, server)) = upgraded.streams().await
     {
-        outbound.copy(&session, client, server, None).await;
+        outbound.copy(&session, client, server, not_after).await;
     }
     Ok(())
 }
@@ -93,7 +94,7 @@ impl Balanced {
     async fn forward(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
         let (head, incoming) = request.into_parts();
         let mut exchange = self.connection.session.request(&head, &self.connection.source);
-        let version = head.version;
+        let (version, grpc) = (head.version, headers::is_grpc(&head));
         if !headers::target_fits(&head) {
             exchange.end(End::Failed(Failure::Declined));
             return Ok(forward::answer(StatusCode::BAD_REQUEST, version));
@@ -103,7 +104,7 @@ impl Balanced {
         let (request, returning) = forward::prepare(head, incoming, Tie::Loose, self.handover.clone());
         match self.send(request, &authority, route, &mut exchange).await {
             Ok((response, lease)) => {
-                let record = Record { exchange, lease, resetter: self.resetter.clone() };
+                let record = Record { exchange, lease, resetter: self.resetter.clone(), grpc };
                 let mut response = returning.response(response, record);
                 if self.version == Version::Http1 && self.drain.is_signaled() {
                     forward::make_last(&mut response);
@@ -121,7 +122,7 @@ impl Balanced {
                 Err(Failed::unsent(error.failure()))
             }
             Err(Unsent::Unanswered(unanswered)) => {
-                Err(unanswered.fail(&mut exchange, self.resetter.as_ref()))
+                unanswered.answer(&mut exchange, grpc, self.resetter.as_ref())
             }
         }
     }
@@ -218,10 +219,12 @@ impl Balanced {
         Ok(Opened { remote: remote.clone(), connected })
     }
 
+    /// The connection that was dialled ahead, if it is the one that is wanted first; it is closed otherwise.
     fn take_spare(&self, remote: &Remote, security: &Security) -> Option<Connected> {
-        let mut place = self.connection.spare.lock();
-        let spare = place.take_if(|spare| spare.addr == remote.addr() && spare.security == *security)?;
-        Some(Connected { stream: spare.stream?, tls: spare.tls, not_after: spare.not_after })
+        let spare = self.connection.spare.lock().take()?;
+        let is_wanted = spare.addr == remote.addr() && spare.security == *security;
+        let stream = spare.stream.filter(|_| is_wanted)?;
+        Some(Connected { stream, tls: spare.tls, not_after: spare.not_after })
     }
 }
 

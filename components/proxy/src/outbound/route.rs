@@ -14,10 +14,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Connection, Outbound};
+use super::{Connection, Content, Outbound};
 use crate::{
     balance::{self, Picked},
-    connect::{ConnectError, Connected, Remote},
+    connect::{ConnectError, Connected, Remote, Security},
     discover::{Endpoints, Resolution, Target},
     metrics::Labels,
     session::{TlsStatus, Why},
@@ -151,11 +151,15 @@ impl Outbound {
         &self,
         connection: &Connection,
         original: SocketAddr,
+        content: Content,
     ) -> Result<Opened, ConnectError> {
         let mut route = self.route(connection, "").await;
         let mut last = ConnectError::Refused;
         while let Some(remote) = route.choose(self.draw()) {
-            let security = self.connector.security(&remote, connection.session.peer().ip());
+            let security = match self.connector.security(&remote, connection.session.peer().ip()) {
+                Security::Plain(_) if content == Content::Tls => Security::Plain(Why::AppTls),
+                security => security,
+            };
             match self.connector.open(&remote, &security).await {
                 Ok(connected) if route.is_somebody_else(&remote, &connected.tls) => {
                     route.leave_out(&remote);

@@ -259,3 +259,36 @@ async fn an_application_that_goes_away_takes_the_clients_connection_along() {
         within(connection).await.unwrap().unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_call_of_grpc_that_loses_its_server_is_told_so_by_a_status() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path
+            .serve(|client| async move {
+                let mut connection = server::handshake(client.io).await.unwrap();
+                let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+                if request.uri().path() == "/later" {
+                    let mut stream = respond.send_response(Response::new(()), false).unwrap();
+                    stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+                    // Driven until the data has left; then everything is dropped.
+                    let sent = std::future::poll_fn(|cx| connection.poll_closed(cx));
+                    drop(tokio::time::timeout(std::time::Duration::from_millis(50), sent).await);
+                }
+            })
+            .await;
+        for (call, half) in [("/at-once", &b""[..]), ("/later", b"half")] {
+            let mut sender = connect(&path.client, app).await;
+            let mut request = post(call);
+            request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let response = within(response).await.unwrap();
+            let status = response.headers().get("grpc-status").cloned();
+            let (body, trailers) = read(response.into_body()).await.unwrap();
+            assert_eq!(body, half);
+            let status =
+                status.or_else(|| trailers.and_then(|trailers| trailers.get("grpc-status").cloned()));
+            assert_eq!(status.unwrap(), "14", "{mode:?} {call}");
+        }
+    }
+}

@@ -172,3 +172,31 @@ async fn opaque_bytes_find_the_endpoint_and_its_tls_by_the_original_destination(
     io.expect("pong").await;
     path.assert_wires(app);
 }
+
+#[tokio::test]
+async fn the_applications_own_tls_is_called_so_unless_ours_is_around_it() {
+    let hello = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03";
+    let hello = [hello.as_slice(), &[7; 32], b"\x00\x00\x02\x13\x01\x01\x00\x00\x00"].concat();
+    for (mode, label) in [(Mode::Tls, "true"), (Mode::Plain, "app_tls")] {
+        let path = Path::new(mode).await;
+        let expected = hello.clone();
+        let app = path
+            .serve(move |mut client| {
+                let expected = expected.clone();
+                async move {
+                    assert_eq!(client.receive(expected.len()).await, expected);
+                    client.send("server hello").await;
+                    drop(client.rest().await);
+                }
+            })
+            .await;
+        let mut io = path.client.connect(app).await;
+        io.send(&hello).await;
+        io.expect("server hello").await;
+        drop(io);
+        let labels = [("direction", "outbound"), ("peer", "dst"), ("tls", label)];
+        path.client.until_metric("tcp_close_total", &labels, 1.0).await;
+        let labels = [("direction", "inbound"), ("peer", "src"), ("tls", label)];
+        path.server.until_metric("tcp_close_total", &labels, 1.0).await;
+    }
+}
