@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{completion, demo, get, inject, stat, tap, uninject, version};
+use crate::{completion, demo, get, inject, install, stat, tap, uninject, version};
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
 #[derive(Debug, Parser)]
@@ -51,6 +51,7 @@ pub struct Global {
 #[allow(missing_docs, reason = "each is described by its Args")]
 pub enum Command {
     Demo(demo::Args),
+    Install(install::Args),
     Inject(inject::Args),
     Uninject(uninject::Args),
     Stat(stat::Args),
@@ -68,6 +69,7 @@ impl Command {
     pub async fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         match self {
             Self::Demo(args) => demo::run(args, global).await,
+            Self::Install(args) => install::run(args, global).await,
             Self::Inject(args) => inject::run(args, global).await,
             Self::Uninject(args) => uninject::run(args, global).await,
             Self::Stat(args) => stat::run(args, global).await,

@@ -7,6 +7,7 @@
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
 //! - `stat.rs`, `get.rs`, `tap.rs`: what the control plane knows, through `client.rs`; `table.rs` lays rows out, `sse.rs`
 //!   reads events
+//! - `install.rs`: the control plane as manifests
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
 //! - `demo.rs`: a mesh on this machine
@@ -19,6 +20,7 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
+use conduit_runtime::log;
 
 pub mod args;
 pub mod client;
@@ -27,6 +29,7 @@ pub mod demo;
 pub mod get;
 pub mod inject;
 pub mod input;
+pub mod install;
 pub mod mesh_options;
 pub mod output;
 pub mod sse;
@@ -48,6 +51,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn block_on(cli: Cli) -> anyhow::Result<ExitCode> {
+    if cli.global.verbose {
+        log::init("debug");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(cli.command.run(&cli.global))
 }

@@ -1,6 +1,8 @@
 //! Manifests of the shapes that people write: each is injected, checked against an oracle that knows nothing of text,
 //! injected again, changed to other flags, and taken back to its original bytes.
 
+#![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
+
 use std::{fs, path::PathBuf};
 
 use clap::Parser;
@@ -10,6 +12,9 @@ use conduit_cli::{
     input::Input,
     yaml::{split, value},
 };
+use conduit_identity::{ControlPlane, Files, Identity};
+use conduit_k8s::owned;
+use conduit_runtime::env::Env;
 use serde_json::{Map, Value};
 
 /// Flags that differ in what they add.
@@ -171,6 +176,65 @@ fn every_flag_reaches_the_manifest() {
     ];
     let input = manifests().into_iter().find(|input| input.name.starts_with("01-")).expect("it is there");
     insta::assert_snapshot!(inject(&input, &options(&flags)).text);
+}
+
+/// The environment that an injected proxy sees in the pod's namespace `shop`.
+fn environment(injected: &str) -> Vec<(String, String)> {
+    let text = |value: &Value, pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let pod = values(injected).remove(0);
+    let variables = pod
+        .pointer("/spec/template/spec/containers/0/env")
+        .and_then(Value::as_array)
+        .expect("variables")
+        .clone();
+    let value = |variable: &Value| match variable.get("value") {
+        Some(_) => text(variable, "/value"),
+        None => "shop".to_owned(),
+    };
+    variables.iter().map(|variable| (text(variable, "/name"), value(variable))).collect()
+}
+
+#[test]
+fn the_proxy_reads_what_it_is_told() {
+    let input = manifests().into_iter().find(|input| input.name.starts_with("01-")).expect("it is there");
+    let flags = [
+        "--tls=optional",
+        "-c",
+        "mesh",
+        "--trust-domain",
+        "example.org",
+        "--api-port",
+        "9000",
+        "--control-port",
+        "2000",
+    ];
+    let mut env = Env::from_pairs(environment(&inject(&input, &options(&flags)).text));
+    let config = conduit_proxy::Config::from_env(&mut env);
+    env.finish().expect("every value is usable");
+    assert_eq!(config.tls.problem, None);
+    let own = config.tls.own.expect("TLS");
+    assert_eq!(own.identity.as_str(), "web.deployment.shop.conduit-managed.mesh.example.org");
+    assert_eq!(own.files, Files::in_directory(owned::IDENTITY_MOUNT.as_ref()));
+    assert_eq!((config.pod_namespace.as_str(), config.listen.tap.port()), ("shop", 2000));
+    assert!(!config.listen.admin.ip().is_loopback() && config.listen.outbound.ip().is_loopback());
+    let destination = config.destination.expect("it is told");
+    assert_eq!((destination.host.as_str(), destination.port), ("destination.mesh.svc.cluster.local", 9000));
+    let control_plane = ControlPlane { namespace: "mesh".into(), trust_domain: "example.org".into() };
+    assert_eq!(
+        destination.identity,
+        Some(Identity::of(&control_plane.component("destination"), &control_plane))
+    );
+}
+
+#[test]
+fn a_proxy_without_tls_is_told_nothing_of_it() {
+    let input = manifests().into_iter().find(|input| input.name.starts_with("01-")).expect("it is there");
+    let environment = environment(&inject(&input, &options(&[])).text);
+    assert!(!environment.iter().any(|(name, _)| name.contains("TLS")));
+    let mut env = Env::from_pairs(environment);
+    assert_eq!(conduit_proxy::Config::from_env(&mut env).tls, conduit_proxy::Tls::default());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Manifests in random styles. Bytes chosen by proptest decide every layout question, so that a failure shrinks to a
 //! plain manifest with the one odd thing in it.
 
+#![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
+
 use clap::Parser;
 use conduit_cli::{
     args::{Cli, Command},

@@ -58,8 +58,30 @@ fn entry(out: &mut String, key: &str, value: &Value, indent: usize, style: Style
             out.push_str(style.newline);
             out.push_str(&items(values, indent + style.dash, style));
         }
+        Value::String(text) if is_literal(text) => literal(out, text, indent + style.step, style),
         other => out.push_str(&format!(" {}{}", inline(other), style.newline)),
     }
+}
+
+/// A text of several lines as it is.
+fn literal(out: &mut String, text: &str, indent: usize, style: Style) {
+    out.push_str(" |");
+    out.push_str(style.newline);
+    for line in text.lines() {
+        let indent = if line.is_empty() { 0 } else { indent };
+        out.push_str(&format!("{:indent$}{line}{}", "", style.newline));
+    }
+}
+
+/// Whether a text can be a literal block scalar without any indicator: printable lines, the first of which is not
+/// indented, and one newline at the end.
+fn is_literal(text: &str) -> bool {
+    let is_printable = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let lines = text.strip_suffix('\n').unwrap_or_default();
+    lines.contains('\n')
+        && !lines.starts_with([' ', '\t', '\n', '#'])
+        && !lines.ends_with('\n')
+        && text.chars().all(|c| is_printable(c) && !is_hidden(c))
 }
 
 fn item(out: &mut String, value: &Value, indent: usize, style: Style) {
@@ -95,6 +117,10 @@ pub fn pretty_json(value: &Value, unit: &str) -> String {
     written.map_or_else(|_| json(value), |()| visible(&String::from_utf8_lossy(&text)))
 }
 
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// A string, plain where no reader of any YAML version takes it for something else.
 pub fn string(text: &str) -> String {
     if is_plain(text) { text.to_owned() } else { json(&Value::from(text)) }
@@ -102,10 +128,9 @@ pub fn string(text: &str) -> String {
 
 /// What JSON leaves as it is and YAML 1.1 takes for a line break or for unprintable.
 fn visible(json: &str) -> String {
-    let hidden = |c: char| {
-        matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
-    };
-    json.chars().map(|c| if hidden(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+    json.chars()
+        .map(|c| if is_hidden(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() })
+        .collect()
 }
 
 fn is_plain(text: &str) -> bool {
@@ -166,6 +191,12 @@ mod tests {
             // serde-saphyr reads `<<` as a merge key even where it is quoted.
             prop_assume!(key != "<<");
             let value = json!({key: [text]});
+            prop_assert_eq!(value::parse(&document(&value)), Ok(value));
+        }
+
+        #[test]
+        fn lines_are_read_back(text in "[ab:#'\" \t\\-\n]{0,20}\n{0,2}") {
+            let value = json!({"a": {"b": [{"c": text}]}, "d": text});
             prop_assert_eq!(value::parse(&document(&value)), Ok(value));
         }
 

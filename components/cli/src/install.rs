@@ -1,0 +1,130 @@
+//! `conduit install`: the control plane as Kubernetes manifests.
+//!
+//! - `manifest.rs`: everything, in the order of its making
+//! - `component.rs`: what the components have in common: account, rights, Deployment, Service, disruption budget
+//! - `prometheus.rs`: the bundled Prometheus, for those who ask for it
+//!
+//! Nothing here talks to a cluster, and nothing is random: the same flags print the same bytes.
+
+use std::process::ExitCode;
+
+use conduit_identity::ControlPlane;
+
+use crate::{
+    args::Global,
+    mesh_options::{MeshOptions, log_filter},
+    output,
+};
+
+mod component;
+pub mod manifest;
+mod prometheus;
+
+/// Print the manifests of the control plane
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  conduit install --tls=optional | kubectl apply -f -
+  conduit install --tls=optional | kubectl delete -f -")]
+pub struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    ignored: Ignored,
+}
+
+/// The flags of install.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Flags {
+    /// What is shared with inject.
+    #[command(flatten)]
+    pub mesh: MeshOptions,
+    /// Replicas of the certificate authority and of the destination service
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub controller_replicas: u16,
+    /// Replicas of the API and dashboard
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub web_replicas: u16,
+    /// Replicas of a Prometheus of its own; without one, Conduit keeps the last minutes itself
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub prometheus_replicas: u16,
+    /// Image of that Prometheus
+    #[arg(long, value_name = "IMAGE", default_value = "prom/prometheus:v2.55.1")]
+    pub prometheus_image: String,
+    /// What the control plane logs
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = controller_log_level)]
+    pub controller_log_level: String,
+}
+
+/// Flags that v0.5.0 had here, for the proxies of its control plane, which has none now.
+#[derive(Debug, clap::Args)]
+struct Ignored {
+    #[arg(long, hide = true)]
+    init_image: Option<String>,
+    #[arg(long, hide = true)]
+    proxy_image: Option<String>,
+    #[arg(long, hide = true)]
+    proxy_uid: Option<String>,
+    #[arg(long, hide = true)]
+    proxy_log_level: Option<String>,
+    #[arg(long, hide = true)]
+    proxy_bind_timeout: Option<String>,
+    #[arg(long, hide = true)]
+    control_port: Option<String>,
+    #[arg(long, hide = true)]
+    metrics_port: Option<String>,
+}
+
+/// Everything that decides what is installed.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the user asked for.
+    pub flags: Flags,
+    /// What the control plane is called.
+    pub control_plane: ControlPlane,
+}
+
+impl Args {
+    /// What the flags say.
+    pub fn options(&self, global: &Global) -> Options {
+        let control_plane = self.flags.mesh.control_plane(&global.conduit_namespace);
+        Options { flags: self.flags.clone(), control_plane }
+    }
+}
+
+impl Ignored {
+    fn given(&self) -> Vec<&'static str> {
+        let flags = [
+            ("--init-image", &self.init_image),
+            ("--proxy-image", &self.proxy_image),
+            ("--proxy-uid", &self.proxy_uid),
+            ("--proxy-log-level", &self.proxy_log_level),
+            ("--proxy-bind-timeout", &self.proxy_bind_timeout),
+            ("--control-port", &self.control_port),
+            ("--metrics-port", &self.metrics_port),
+        ];
+        flags.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name).collect()
+    }
+}
+
+/// Prints the manifests.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    output::stdout(&manifest::render(&args.options(global)))?;
+    for flag in args.ignored.given() {
+        output::note(&format!(
+            "note: {flag} changes nothing here: the control plane has no proxies; give it to inject"
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A log filter, or one of the levels of v0.5.0.
+fn controller_log_level(value: &str) -> Result<String, String> {
+    match value {
+        "panic" | "fatal" => Ok("error".to_owned()),
+        "warning" => Ok("warn".to_owned()),
+        other => log_filter(other),
+    }
+}
