@@ -18,7 +18,7 @@ const BODY_BYTES: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers every request on `addr`'s connections with the same twelve bytes; returns the bound address.
-pub async fn serve(net: &Net) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn serve(net: &Net) -> anyhow::Result<SocketAddr> {
     let mut listener = net.bind(([127, 0, 0, 1], 0).into()).await?;
     let addr = listener.local_addr();
     tokio::spawn(async move {
@@ -48,24 +48,34 @@ fn head_end(bytes: &[u8]) -> Option<usize> {
 
 /// What a run of the client saw.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// How long it took.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// The time of each request, sorted.
-    pub latencies: Vec<Duration>,
+    pub(crate) latencies: Vec<Duration>,
 }
 
 impl Run {
     /// The latency that a share `q` (0 to 1) of the requests did not exceed.
-    pub fn quantile(&self, q: f64) -> Duration {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index within the vector")]
+    pub(crate) fn quantile(&self, q: f64) -> Duration {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index within the vector"
+        )]
         let at = ((self.latencies.len().saturating_sub(1)) as f64 * q) as usize;
         self.latencies.get(at).copied().unwrap_or_default()
     }
 }
 
 /// Sends `requests` requests over each of `connections` kept-alive connections to `addr`, one after the other.
-pub async fn run(net: &Net, addr: SocketAddr, authority: &str, connections: usize, requests: usize) -> anyhow::Result<Run> {
+pub(crate) async fn run(
+    net: &Net,
+    addr: SocketAddr,
+    authority: &str,
+    connections: usize,
+    requests: usize,
+) -> anyhow::Result<Run> {
     let request: Arc<[u8]> = format!("GET /hello HTTP/1.1\r\nhost: {authority}\r\n\r\n").into_bytes().into();
     let mut clients = JoinSet::new();
     let start = Instant::now();
@@ -89,7 +99,9 @@ async fn client(mut io: Io, request: Arc<[u8]>, requests: usize) -> anyhow::Resu
         let start = Instant::now();
         io.write_all(&request).await?;
         buffer.clear();
-        tokio::time::timeout(PATIENCE, response(&mut io, &mut buffer)).await.context("no response in time")??;
+        tokio::time::timeout(PATIENCE, response(&mut io, &mut buffer))
+            .await
+            .context("no response in time")??;
         latencies.push(start.elapsed());
     }
     Ok(latencies)
@@ -108,7 +120,12 @@ async fn response(io: &mut Io, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
 }
 
 /// Opens `count` connections, sends one request on each, and keeps them open until the result is dropped.
-pub async fn idle(net: &Net, addr: SocketAddr, authority: &str, count: usize) -> anyhow::Result<Vec<Io>> {
+pub(crate) async fn idle(
+    net: &Net,
+    addr: SocketAddr,
+    authority: &str,
+    count: usize,
+) -> anyhow::Result<Vec<Io>> {
     let request = format!("GET /hello HTTP/1.1\r\nhost: {authority}\r\n\r\n");
     let mut open = Vec::with_capacity(count);
     let mut buffer = Vec::new();
@@ -116,7 +133,9 @@ pub async fn idle(net: &Net, addr: SocketAddr, authority: &str, count: usize) ->
         let mut io = net.connect(addr).await?;
         io.write_all(request.as_bytes()).await?;
         buffer.clear();
-        tokio::time::timeout(PATIENCE, response(&mut io, &mut buffer)).await.context("no response in time")??;
+        tokio::time::timeout(PATIENCE, response(&mut io, &mut buffer))
+            .await
+            .context("no response in time")??;
         open.push(io);
     }
     Ok(open)

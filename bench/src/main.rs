@@ -23,9 +23,12 @@ const IDLE_CONNECTIONS: usize = 1_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let binary = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("target/dist/conduit-proxy"), PathBuf::from);
+    let binary =
+        std::env::args_os().nth(1).map_or_else(|| PathBuf::from("target/dist/conduit-proxy"), PathBuf::from);
     let size = std::fs::metadata(&binary)
-        .with_context(|| format!("no proxy at {}: cargo build --profile dist -p conduit-proxy", binary.display()))?
+        .with_context(|| {
+            format!("no proxy at {}: cargo build --profile dist -p conduit-proxy", binary.display())
+        })?
         .len();
     let net = TokioNetwork::shared();
     let server = load::serve(&net).await?;
@@ -67,7 +70,10 @@ async fn idle(net: &Net, binary: &std::path::Path, server: SocketAddr) -> anyhow
     let before = resident(&pair)?;
     let open = load::idle(net, pair.entrance, AUTHORITY, IDLE_CONNECTIONS).await?;
     let grown = resident(&pair)?.saturating_sub(before);
-    println!("| {IDLE_CONNECTIONS} idle connections, both proxies, each | {:.1} KiB |", grown as f64 / open.len() as f64);
+    println!(
+        "| {IDLE_CONNECTIONS} idle connections, both proxies, each | {:.1} KiB |",
+        grown as f64 / open.len() as f64
+    );
     Ok(())
 }
 
@@ -84,7 +90,10 @@ async fn settle(net: &Net, pair: &Pair, tls: bool) -> anyhow::Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    anyhow::bail!("the proxies do not speak TLS to each other; nothing is measured")
+    let told = process::get(net, pair.outbound.admin, "/metrics").await?;
+    anyhow::bail!(
+        "the proxies do not speak TLS to each other; nothing is measured. The client's says:\n{told}"
+    )
 }
 
 fn us(duration: Duration) -> String {

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path, pin::Pin};
 
 use anyhow::Context;
-use conduit_identity::{ControlPlane, Crypto, Identity, Workload, WorkloadKind};
+use conduit_identity::{ControlPlane, Identity, Workload, WorkloadKind};
 use conduit_net::Net;
 use conduit_proto::destination::{
     Endpoint, GetRequest, Snapshot, Update,
@@ -18,32 +18,39 @@ use tonic::{Request, Response, Status};
 use crate::{certificates, process::Proxy};
 
 /// The authority that the client asks for.
-pub const AUTHORITY: &str = "server.bench:80";
+pub(crate) const AUTHORITY: &str = "server.bench:80";
 
 /// The pair and what they need to live.
-pub struct Pair {
+pub(crate) struct Pair {
     /// The client's proxy.
-    pub outbound: Proxy,
+    pub(crate) outbound: Proxy,
     /// The server's proxy.
-    pub inbound: Proxy,
+    pub(crate) inbound: Proxy,
     /// Where the client connects.
-    pub entrance: SocketAddr,
+    pub(crate) entrance: SocketAddr,
     _files: tempfile::TempDir,
     _drain: drain::Trigger,
 }
 
 impl Pair {
     /// Starts both in front of `server`; without `tls` they speak plaintext to each other.
-    pub async fn start(net: &Net, binary: &Path, server: SocketAddr, tls: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        net: &Net,
+        binary: &Path,
+        server: SocketAddr,
+        tls: bool,
+    ) -> anyhow::Result<Self> {
         let control = ControlPlane::default();
-        let [client_id, server_id] = ["client", "server"].map(|name| Identity::of(&workload(name), &control));
+        let workloads = ["client", "server"].map(workload);
+        let [client_id, server_id] = workloads.each_ref().map(|workload| Identity::of(workload, &control));
         let files = tempfile::tempdir()?;
-        certificates::write(files.path(), &[("client", &client_id), ("server", &server_id)], &Crypto::shipped())?;
+        certificates::write(files.path(), &workloads, &control)?;
 
         let ports = Ports::free(net).await?;
         let (drain, watch) = drain::channel();
         let identity = if tls { server_id.as_str().to_owned() } else { String::new() };
-        let destination = serve(net, Scripted { address: ports.inbound.to_string(), identity }, watch).await?;
+        let destination =
+            serve(net, Scripted { address: ports.inbound.to_string(), identity }, watch).await?;
 
         let env = |name: &str, own: [SocketAddr; 4], identity: &Identity| {
             let [public, private, control, metrics] = own.map(|addr| format!("tcp://{addr}"));
@@ -69,11 +76,15 @@ impl Pair {
             }
             env
         };
-        let [unused, tap_client, tap_server, unused_too] = [ports.spare[0], ports.spare[1], ports.spare[2], ports.spare[3]];
+        let [unused, tap_client, tap_server, unused_too] =
+            [ports.spare[0], ports.spare[1], ports.spare[2], ports.spare[3]];
         let inbound_env = env("server", [ports.inbound, unused, tap_server, ports.admin[1]], &server_id);
-        let outbound_env = env("client", [unused_too, ports.outbound, tap_client, ports.admin[0]], &client_id);
-        let inbound = Proxy::start(net, binary, &inbound_env, ports.admin[1]).await.context("the server's proxy")?;
-        let outbound = Proxy::start(net, binary, &outbound_env, ports.admin[0]).await.context("the client's proxy")?;
+        let outbound_env =
+            env("client", [unused_too, ports.outbound, tap_client, ports.admin[0]], &client_id);
+        let inbound =
+            Proxy::start(net, binary, &inbound_env, ports.admin[1]).await.context("the server's proxy")?;
+        let outbound =
+            Proxy::start(net, binary, &outbound_env, ports.admin[0]).await.context("the client's proxy")?;
         Ok(Self { outbound, inbound, entrance: ports.outbound, _files: files, _drain: drain })
     }
 }
@@ -94,6 +105,8 @@ impl Ports {
     async fn free(net: &Net) -> anyhow::Result<Self> {
         let mut held = Vec::new();
         let mut addrs = [SocketAddr::from(([127, 0, 0, 1], 0)); 8];
+        // An address of its own, as a pod has: a proxy speaks no TLS to itself.
+        addrs[0].set_ip([127, 0, 0, 2].into());
         for addr in &mut addrs {
             let listener = net.bind(*addr).await?;
             *addr = listener.local_addr();
@@ -114,9 +127,13 @@ impl Destination for Scripted {
     type GetStream = Pin<Box<dyn Stream<Item = Result<Update, Status>> + Send>>;
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<Self::GetStream>, Status> {
-        let endpoint =
-            Endpoint { address: self.address.clone(), labels: Default::default(), identity: self.identity.clone() };
-        let snapshot = Snapshot { service: AUTHORITY.into(), labels: Default::default(), endpoints: vec![endpoint] };
+        let endpoint = Endpoint {
+            address: self.address.clone(),
+            labels: Default::default(),
+            identity: self.identity.clone(),
+        };
+        let snapshot =
+            Snapshot { service: AUTHORITY.into(), labels: Default::default(), endpoints: vec![endpoint] };
         let update = Update { update: Some(update::Update::Snapshot(snapshot)) };
         Ok(Response::new(futures::stream::iter([Ok(update)]).chain(futures::stream::pending()).boxed()))
     }

@@ -1,11 +1,6 @@
 //! A proxy as an operating system sees it: a process with CPU time and memory.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, bail};
 use conduit_net::Net;
@@ -21,17 +16,22 @@ const START: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(1);
 
 /// A running proxy; dropping it kills the process.
-pub struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
     /// Where it serves `/ready` and `/metrics`.
-    pub admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     /// From the start of the process to its first answer of 200 on `/ready`.
-    pub started_in: Duration,
+    pub(crate) started_in: Duration,
 }
 
 impl Proxy {
     /// Starts `binary` with nothing but `env` in its environment and waits until it is ready.
-    pub async fn start(net: &Net, binary: &Path, env: &[(&str, String)], admin: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        net: &Net,
+        binary: &Path,
+        env: &[(&str, String)],
+        admin: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let began = Instant::now();
         let child = Command::new(binary)
             .env_clear()
@@ -59,7 +59,7 @@ impl Proxy {
     }
 
     /// CPU time used so far, by all threads, in the kernel and outside.
-    pub fn cpu(&self) -> anyhow::Result<Duration> {
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         // proc(5): fields 14 and 15 are utime and stime in ticks; the command before them may hold spaces. schedstat
         // has the same in nanoseconds, per thread.
         let pid = self.pid()?;
@@ -73,7 +73,7 @@ impl Proxy {
     }
 
     /// Resident memory, in KiB.
-    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
@@ -85,7 +85,7 @@ impl Proxy {
 }
 
 /// What `addr` answers to `GET path`, head and all.
-pub async fn get(net: &Net, addr: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(crate) async fn get(net: &Net, addr: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut io = net.connect(addr).await?;
     io.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
