@@ -39,7 +39,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 const LIVE_WINDOW: Duration = Duration::from_secs(12);
 /// How long the demo runs where nobody can see when it has shown enough.
 const UNATTENDED: Duration = Duration::from_secs(20);
-/// How long the vote-bot may take for the requests that it has under way when the time is over: as long as it waits for
+/// How long the last numbers and the last requests may take when the time is over: as long as the vote-bot waits for
 /// any request.
 const LAST_REQUESTS: Duration = Duration::from_secs(12);
 /// How long anything may take once Ctrl-C was pressed. Three such steps follow each other.
@@ -116,11 +116,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     };
     let mut running = started.context("the demo cannot start")?;
     // Whatever happens to the screen, the mesh is ended in order.
-    let ended = running.show(&args, stop).await;
-    let code = match ended {
-        Ok(ended) => running.conclude(&args, ended).await,
-        Err(error) => Err(error),
-    };
+    let code = running.show_and_tell(&args, global.verbose, stop).await;
     running.mesh.stop(AT_ONCE).await;
     code
 }
@@ -176,19 +172,37 @@ impl Running {
         Ok(Self { mesh, application, client, began: Instant::now(), _file: file })
     }
 
+    async fn show_and_tell(
+        &mut self,
+        args: &Args,
+        verbose: bool,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> anyhow::Result<ExitCode> {
+        match self.show(args, verbose, stop.as_mut()).await? {
+            Ended::Interrupted => self.conclude(args, AT_ONCE).await,
+            Ended::OnTime => tokio::select! {
+                biased;
+                () = stop => Ok(ExitCode::SUCCESS),
+                code = self.conclude(args, LAST_REQUESTS) => code,
+            },
+        }
+    }
+
     /// Shows what happens until the time is over or `stop` comes.
     async fn show(
         &mut self,
         args: &Args,
+        verbose: bool,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> anyhow::Result<Ended> {
-        let is_live = std::io::stdout().is_terminal() && args.output != Format::Json;
+        let is_watched = std::io::stdout().is_terminal() && args.output != Format::Json;
         let end = match args.duration {
             Some(duration) => Some(self.began + duration),
-            None if is_live => None,
+            None if is_watched => None,
             None => Some(self.began + UNATTENDED),
         };
-        let mut screen = if is_live { Some(Screen::open()?) } else { None };
+        // Logs would be written over the table, and the table over them.
+        let mut screen = if is_watched && !verbose { Some(Screen::open()?) } else { None };
         let mut refresh = tokio::time::interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -225,12 +239,9 @@ impl Running {
         format!("conduit demo, {elapsed_s} s{fault}\n\n{table}\n{application}\n\nCtrl-C ends\n")
     }
 
-    /// Prints the rows of the whole run, ends the traffic, and says how the application fared.
-    async fn conclude(&mut self, args: &Args, ended: Ended) -> anyhow::Result<ExitCode> {
-        let (patience, last_requests) = match ended {
-            Ended::OnTime => (Duration::MAX, LAST_REQUESTS),
-            Ended::Interrupted => (AT_ONCE, AT_ONCE),
-        };
+    /// Prints the rows of the whole run, ends the traffic, and says how the application fared; each step within
+    /// `patience`.
+    async fn conclude(&mut self, args: &Args, patience: Duration) -> anyhow::Result<ExitCode> {
         match tokio::time::timeout(patience, self.stat(self.began.elapsed())).await {
             Ok(stat) => {
                 let stat = stat?;
@@ -239,7 +250,7 @@ impl Running {
             }
             Err(_) => output::note("no numbers in time"),
         }
-        self.mesh.stop_pods(NAMESPACE, VOTE_BOT, last_requests).await?;
+        self.mesh.stop_pods(NAMESPACE, VOTE_BOT, patience).await?;
         let counted = self.application.counted();
         output::note(&report::application(&counted));
         Ok(if counted.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -21,7 +21,7 @@ use crate::{
 /// How often observe reads the proxies here: a demonstration is short, and its pods are few.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often destination looks for new credentials here, for the same reason.
+/// How often the components look for new credentials here, for the same reason.
 const TLS_POLL: Duration = Duration::from_secs(1);
 
 /// A part of the control plane, running.
@@ -114,6 +114,7 @@ impl Mesh {
             admin: (place.ip, owned::PORT_OBSERVE_ADMIN).into(),
             control_plane: self.shared.control_plane.clone(),
             files: Some(Files::in_directory(&place.identity)),
+            reload: TLS_POLL,
             limits: conduit_observe::sources::scrape::Limits {
                 interval: SCRAPE_INTERVAL,
                 ..conduit_observe::sources::scrape::Limits::default()

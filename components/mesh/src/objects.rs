@@ -83,7 +83,7 @@ impl Template {
             .collect();
         let mut proxy = json!({
             "name": owned::PROXY_CONTAINER,
-            "image": format!("conduit/proxy:v{}", env!("CARGO_PKG_VERSION")),
+            "image": format!("conduit/proxy:{}", env!("CARGO_PKG_VERSION")),
             "env": env,
             "ports": [
                 {"name": owned::PORT_NAME_PROXY, "containerPort": owned::PORT_INBOUND},
@@ -94,7 +94,7 @@ impl Template {
             proxy["volumeMounts"] = mounts();
             self.spec["volumes"] = json!([identity_volume(&workload, deployment.mounts_certificate)]);
         }
-        let init = format!("conduit/proxy-init:v{}", env!("CARGO_PKG_VERSION"));
+        let init = format!("conduit/proxy-init:{}", env!("CARGO_PKG_VERSION"));
         self.spec["initContainers"] = json!([{"name": owned::INIT_CONTAINER, "image": init}]);
         if let Some(containers) = self.spec["containers"].as_array_mut() {
             containers.insert(0, proxy);
