@@ -3,6 +3,9 @@
 //! [`run`] reads what changed and rewrites what that concerns, as a real cluster's controllers do: a moment after the
 //! change. It writes past the scripted faults, which are for the API's clients. What one pod contributes to one Service
 //! is decided in `member.rs`.
+//!
+//! One difference is on purpose: a pod that has an address but no node is an endpoint here; a real cluster waits for its
+//! node, which nobody assigns where there is no scheduler.
 
 use std::{collections::BTreeMap, sync::Arc};
 

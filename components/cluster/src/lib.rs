@@ -13,6 +13,7 @@
 //! - `store.rs`, `object.rs`: versions, history, indexes
 //! - `endpoints.rs`, `member.rs`: the controllers that make Endpoints and EndpointSlices
 //! - `kubelet.rs`: a pod's projected volume as files
+//! - `conformance.rs`: what is promised, run on this API and on real ones
 //! - `fixtures.rs`: objects for tests and the demo
 //! - `review.rs`: whose a token is, and who may do what
 //! - `resources.rs`: the table of kinds; `discovery.rs` tells of it; `failure.rs`: errors as `Status` objects
@@ -37,6 +38,7 @@ mod admit;
 mod api;
 mod base64;
 mod call;
+pub mod conformance;
 mod discovery;
 mod endpoints;
 mod failure;

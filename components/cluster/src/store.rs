@@ -23,6 +23,8 @@ use crate::{
 pub(crate) struct Store {
     revision: u64,
     history: usize,
+    /// Of nothing up to this revision there is history, whatever the kind.
+    compacted: u64,
     tables: BTreeMap<Res, Table>,
     /// Where each living object is, by uid.
     uids: BTreeMap<String, (Res, Key)>,
@@ -76,6 +78,7 @@ impl Store {
             // Zero means "any version" to clients.
             revision: 1,
             history,
+            compacted: 0,
             tables: BTreeMap::new(),
             uids: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -117,8 +120,8 @@ impl Store {
         namespace: &str,
         at: u64,
     ) -> Result<Vec<Arc<Object>>, TooOld> {
+        self.reaches(resource, at)?;
         let Some(table) = self.tables.get(&resource) else { return Ok(Vec::new()) };
-        table.reaches(at)?;
         let prefix = Key::prefix(namespace);
         let mut objects: BTreeMap<_, _> = range(&table.objects, namespace).collect();
         for event in table.events.iter().rev().take_while(|event| event.revision > at) {
@@ -141,7 +144,7 @@ impl Store {
             _ => {
                 let first_undone = table.events.len().saturating_sub(events);
                 let undone = table.events.get(first_undone).map_or(self.revision + 1, |event| event.revision);
-                (undone - 1).max(table.forgotten)
+                (undone - 1).max(self.oldest(resource))
             }
         }
     }
@@ -153,8 +156,8 @@ impl Store {
         revision: u64,
         max: usize,
     ) -> Result<Vec<Event>, TooOld> {
+        self.reaches(resource, revision)?;
         let Some(table) = self.tables.get(&resource) else { return Ok(Vec::new()) };
-        table.reaches(revision)?;
         let first = table.events.partition_point(|event| event.revision <= revision);
         Ok(table.events.range(first..).take(max).cloned().collect())
     }
@@ -203,10 +206,22 @@ impl Store {
 
     /// Forgets all history, as etcd's compaction does: every watch that is behind and every continue token expires.
     pub(crate) fn compact(&mut self) {
+        self.compacted = self.revision;
         for table in self.tables.values_mut() {
             table.events.clear();
-            table.forgotten = self.revision;
+            // Who waits for changes learns now that it is behind, if it is.
+            table.changed.send_replace(self.revision);
         }
+    }
+
+    fn reaches(&self, resource: Res, revision: u64) -> Result<(), TooOld> {
+        let oldest = self.oldest(resource);
+        if revision < oldest { Err(TooOld { oldest }) } else { Ok(()) }
+    }
+
+    /// The oldest revision of a kind that can be shown.
+    fn oldest(&self, resource: Res) -> u64 {
+        self.tables.get(&resource).map_or(0, |table| table.forgotten).max(self.compacted)
     }
 
     fn record(&mut self, resource: Res, event: Event) {
@@ -227,12 +242,6 @@ impl Store {
                 self.dependents.remove(owner);
             }
         }
-    }
-}
-
-impl Table {
-    fn reaches(&self, revision: u64) -> Result<(), TooOld> {
-        if revision < self.forgotten { Err(TooOld { oldest: self.forgotten }) } else { Ok(()) }
     }
 }
 

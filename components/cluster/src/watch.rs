@@ -48,6 +48,15 @@ struct Bookmarks {
     next: Instant,
 }
 
+/// How long before its end a watch gets a last bookmark, as the real server does.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// When the next bookmark is due.
+fn next_bookmark(now: Instant, period: Duration, ends: Instant) -> Instant {
+    let last = ends.checked_sub(LAST_WORD).filter(|last| *last > now);
+    last.map_or(now + period, |last| last.min(now + period))
+}
+
 /// Starts a watch. Its errors are of the request; once the stream runs, failures are events in it.
 pub(crate) fn start(
     shared: &Arc<Shared>,
@@ -91,6 +100,7 @@ pub(crate) fn start(
     }
     let now = Instant::now();
     let period = shared.config.bookmark_period;
+    let ends = now + timeout.map_or(shared.config.watch_timeout, Duration::from_secs);
     let watching = Watching {
         shared: shared.clone(),
         resource: call.resource,
@@ -98,8 +108,10 @@ pub(crate) fn start(
         selector,
         reported,
         changed,
-        ends: now + timeout.map_or(shared.config.watch_timeout, Duration::from_secs),
-        bookmarks: params.is_set("allowWatchBookmarks").then(|| Bookmarks { period, next: now + period }),
+        ends,
+        bookmarks: params
+            .is_set("allowWatchBookmarks")
+            .then(|| Bookmarks { period, next: next_bookmark(now, period, ends) }),
         first: (!first.is_empty()).then(|| first.freeze()),
         live,
         ended: failed.is_some(),
@@ -211,7 +223,7 @@ impl Watching {
         let now = Instant::now();
         self.ended = now >= self.ends;
         let bookmarks = self.bookmarks.as_mut()?;
-        bookmarks.next = now + bookmarks.period;
+        bookmarks.next = next_bookmark(now, bookmarks.period, self.ends);
         let revision = self.shared.state.lock().store.revision();
         // A change that came in between has to be reported first.
         if self.changed.has_changed().unwrap_or(false) {

@@ -1,0 +1,190 @@
+//! What the endpoints controllers make of Services and pods.
+
+use serde_json::{Value, json};
+
+use super::scratch::{Failed, STRATEGIC, Scratch, ensure, idle_pod, same};
+
+/// Makes a pod labelled `app=a` and reports it at `address`.
+async fn start(s: &Scratch, name: &str, address: &str, ready: bool) -> Result<(), Failed> {
+    start_pod(s, idle_pod(name, json!({ "app": "a" })), address, ready).await
+}
+
+async fn start_pod(s: &Scratch, mut pod: Value, address: &str, ready: bool) -> Result<(), Failed> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    pod["spec"]["nodeName"] = s.namespace.as_str().into();
+    s.post(&s.at("pods"), pod).await?.expect(201)?;
+    let status = json!({ "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] } });
+    s.patch(STRATEGIC, &s.at(&format!("pods/{name}/status")), status).await?.expect(200)?;
+    set_ready(s, &name, ready).await
+}
+
+async fn set_ready(s: &Scratch, name: &str, ready: bool) -> Result<(), Failed> {
+    let status = if ready { "True" } else { "False" };
+    let status = json!({ "status": { "conditions": [{ "type": "Ready", "status": status }] } });
+    s.patch(STRATEGIC, &s.at(&format!("pods/{name}/status")), status).await?.expect(200).map(drop)
+}
+
+async fn service(s: &Scratch, extra: Value) -> Result<(), Failed> {
+    s.node().await?;
+    let mut spec =
+        json!({ "selector": { "app": "a" }, "ports": [{ "name": "web", "port": 80, "targetPort": "http" }] });
+    if let (Value::Object(spec), Value::Object(extra)) = (&mut spec, extra) {
+        spec.extend(extra);
+    }
+    let body = json!({ "metadata": { "name": "a", "labels": { "team": "x" } }, "spec": spec });
+    s.post(&s.at("services"), body).await?.expect(201).map(drop)
+}
+
+/// The addresses in Endpoints `a`: ready ones, and those that are not.
+async fn addresses(s: &Scratch) -> Result<(Vec<String>, Vec<String>), Failed> {
+    let endpoints = s.get(&s.at("endpoints/a")).await?.body;
+    let of = |field: &str| -> Vec<String> {
+        let subsets = endpoints["subsets"].as_array().cloned().unwrap_or_default();
+        let addresses = subsets.iter().filter_map(|subset| subset[field].as_array()).flatten();
+        let mut addresses: Vec<_> = addresses.filter_map(|a| a["ip"].as_str().map(str::to_owned)).collect();
+        addresses.sort();
+        addresses
+    };
+    Ok((of("addresses"), of("notReadyAddresses")))
+}
+
+/// The addresses in the slices of Service `a` with their readiness, sorted.
+async fn sliced(s: &Scratch) -> Result<Vec<(String, bool)>, Failed> {
+    let mut found = Vec::new();
+    for slice in slices(s).await? {
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            let address = endpoint["addresses"][0].as_str().unwrap_or_default().to_owned();
+            found.push((address, endpoint["conditions"]["ready"] == true));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+async fn slices(s: &Scratch) -> Result<Vec<Value>, Failed> {
+    let group = s.get("/apis/discovery.k8s.io").await?.expect(200)?.body;
+    let version = group["preferredVersion"]["groupVersion"].as_str().unwrap_or_default().to_owned();
+    let path = s.at_group(&version, "endpointslices?labelSelector=kubernetes.io/service-name%3Da");
+    let list = s.get(&path).await?.expect(200)?.body;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+async fn until(s: &Scratch, ready: &[&str], not_ready: &[&str]) -> Result<(), Failed> {
+    s.eventually(&format!("endpoints are {ready:?} and {not_ready:?}"), || async {
+        let now = addresses(s).await?;
+        Ok(now.0 == ready && now.1 == not_ready)
+    })
+    .await?;
+    let mut wanted: Vec<_> = ready.iter().map(|address| ((*address).to_owned(), true)).collect();
+    wanted.extend(not_ready.iter().map(|address| ((*address).to_owned(), false)));
+    wanted.sort();
+    s.eventually(&format!("slices are {wanted:?}"), || async { Ok(sliced(s).await? == wanted) }).await
+}
+
+pub(super) async fn endpoints_follow_pods_and_their_readiness(s: Scratch) -> Result<(), Failed> {
+    service(&s, json!({})).await?;
+    start(&s, "one", "10.9.0.1", true).await?;
+    start(&s, "two", "10.9.0.2", false).await?;
+    until(&s, &["10.9.0.1"], &["10.9.0.2"]).await?;
+    set_ready(&s, "two", true).await?;
+    until(&s, &["10.9.0.1", "10.9.0.2"], &[]).await?;
+    s.kill("one").await?;
+    until(&s, &["10.9.0.2"], &[]).await?;
+    let endpoints = s.get(&s.at("endpoints/a")).await?.expect(200)?.body;
+    same("labels", &endpoints["metadata"]["labels"]["team"], "x")?;
+    let target = &endpoints["subsets"][0]["addresses"][0]["targetRef"];
+    same("kind of the target", &target["kind"], "Pod")?;
+    same("name of the target", &target["name"], "two")?;
+    let slice = slices(&s).await?.first().cloned().unwrap_or_default();
+    same("address type", &slice["addressType"], "IPv4")?;
+    same("owner", &slice["metadata"]["ownerReferences"][0]["kind"], "Service")?;
+    let manager = "endpointslice-controller.k8s.io";
+    same("manager", &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], manager)?;
+    same("target", &slice["endpoints"][0]["targetRef"]["name"], "two")
+}
+
+pub(super) async fn named_ports_are_resolved_for_each_pod(s: Scratch) -> Result<(), Failed> {
+    service(&s, json!({})).await?;
+    start(&s, "one", "10.9.0.1", true).await?;
+    let mut other = idle_pod("two", json!({ "app": "a" }));
+    other["spec"]["containers"][0]["ports"][0]["containerPort"] = 9090.into();
+    start_pod(&s, other, "10.9.0.2", true).await?;
+    until(&s, &["10.9.0.1", "10.9.0.2"], &[]).await?;
+    let endpoints = s.get(&s.at("endpoints/a")).await?.expect(200)?.body;
+    let mut pairs: Vec<(String, Value)> = endpoints["subsets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|subset| (subset["addresses"][0]["ip"].to_string(), subset["ports"].clone()))
+        .collect();
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    let port = |number: u16| json!([{ "name": "web", "port": number, "protocol": "TCP" }]);
+    let expected = vec![("\"10.9.0.1\"".to_owned(), port(8080)), ("\"10.9.0.2\"".to_owned(), port(9090))];
+    ensure(pairs == expected, || format!("{pairs:?}"))?;
+    ensure(slices(&s).await?.len() == 2, || "pods with different ports share a slice".to_owned())
+}
+
+pub(super) async fn unready_pods_are_published_on_demand(s: Scratch) -> Result<(), Failed> {
+    service(&s, json!({ "clusterIP": "None", "publishNotReadyAddresses": true })).await?;
+    start(&s, "one", "10.9.0.1", false).await?;
+    until(&s, &["10.9.0.1"], &[]).await?;
+    let endpoints = s.get(&s.at("endpoints/a")).await?.expect(200)?.body;
+    same("mark of a headless service", &endpoints["metadata"]["labels"]["service.kubernetes.io/headless"], "")
+}
+
+pub(super) async fn a_service_without_selector_is_left_alone(s: Scratch) -> Result<(), Failed> {
+    let body = json!({ "metadata": { "name": "a" }, "subsets": [{ "addresses": [{ "ip": "10.9.0.7" }], "ports": [{ "port": 80 }] }] });
+    s.post(&s.at("endpoints"), body).await?.expect(201)?;
+    let body = json!({ "metadata": { "name": "a" }, "spec": { "ports": [{ "port": 80 }] } });
+    s.post(&s.at("services"), body).await?.expect(201)?;
+    // Another Service's endpoints show that the controller has come past.
+    let other = json!({ "metadata": { "name": "b" }, "spec": { "selector": { "app": "a" }, "ports": [{ "port": 80 }] } });
+    s.post(&s.at("services"), other).await?.expect(201)?;
+    s.eventually("the other service has endpoints", || async { s.exists(&s.at("endpoints/b")).await })
+        .await?;
+    let now = addresses(&s).await?;
+    ensure(now.0 == ["10.9.0.7"], || format!("{now:?}"))
+}
+
+pub(super) async fn a_finished_pod_is_no_endpoint(s: Scratch) -> Result<(), Failed> {
+    service(&s, json!({})).await?;
+    let mut once = idle_pod("once", json!({ "app": "a" }));
+    once["spec"]["restartPolicy"] = "Never".into();
+    start_pod(&s, once, "10.9.0.1", true).await?;
+    until(&s, &["10.9.0.1"], &[]).await?;
+    let done =
+        json!({ "status": { "phase": "Succeeded", "conditions": [{ "type": "Ready", "status": "False" }] } });
+    s.patch(STRATEGIC, &s.at("pods/once/status"), done).await?.expect(200)?;
+    until(&s, &[], &[]).await
+}
+
+pub(super) async fn endpoints_go_with_their_service(s: Scratch) -> Result<(), Failed> {
+    service(&s, json!({})).await?;
+    start(&s, "one", "10.9.0.1", true).await?;
+    until(&s, &["10.9.0.1"], &[]).await?;
+    s.delete(&s.at("services/a"), None).await?.expect(200)?;
+    s.eventually("endpoints and slices are gone", || async {
+        Ok(!s.exists(&s.at("endpoints/a")).await? && slices(&s).await?.is_empty())
+    })
+    .await
+}
+
+pub(super) async fn a_terminating_pod_takes_no_traffic(s: Scratch) -> Result<(), Failed> {
+    service(&s, json!({})).await?;
+    start(&s, "one", "10.9.0.1", true).await?;
+    start(&s, "two", "10.9.0.2", true).await?;
+    until(&s, &["10.9.0.1", "10.9.0.2"], &[]).await?;
+    s.delete(&s.at("pods/one"), None).await?.expect(200)?;
+    s.eventually("endpoints are without the pod", || async {
+        let now = addresses(&s).await?;
+        Ok(now.0 == ["10.9.0.2"] && now.1.is_empty())
+    })
+    .await?;
+    // Newer slices go on showing the pod, as one that is not ready.
+    s.eventually("no slice sends to the pod", || async {
+        let ready = sliced(&s).await?.into_iter().filter(|(_, ready)| *ready);
+        Ok(ready.map(|(address, _)| address).eq(["10.9.0.2"]))
+    })
+    .await?;
+    s.kill("one").await
+}
