@@ -105,20 +105,20 @@ impl Leadership {
             tokio::select! {
                 () = expiry => {}
                 changed = until.changed() => if changed.is_err() {
-                    // The campaign is over: its last claim runs out, and none will follow.
-                    return match wanted {
-                        true => std::future::pending().await,
-                        false => expired(*until.borrow()).await,
-                    };
+                    return self.settle_after_the_campaign(wanted).await;
                 }
             }
         }
     }
-}
 
-async fn expired(claim: Option<Instant>) {
-    if let Some(claim) = claim {
-        sleep_until(claim).await;
+    /// The campaign is over: its last claim runs out, and none will follow.
+    async fn settle_after_the_campaign(&self, wanted: bool) {
+        let claim = *self.until.borrow();
+        match (wanted, claim) {
+            (true, _) => std::future::pending().await,
+            (false, Some(claim)) => sleep_until(claim).await,
+            (false, None) => {}
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The destination service on real loopback sockets, in front of an API server that speaks HTTP.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed test")]
+
 mod answers;
 mod outages;
 mod slow;

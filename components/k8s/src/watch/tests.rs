@@ -1,7 +1,8 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use futures::stream;
+use conduit_runtime::Seed;
+use futures::{StreamExt, stream};
 use http::{Request as HttpRequest, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
@@ -9,7 +10,10 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::*;
 
