@@ -49,7 +49,7 @@ enum Target {
     /// Plain HTTP to an address.
     Address(String),
     /// A pod of a cluster.
-    Pod { pods: Api<Pod>, name: String },
+    Pod { pods: Box<Api<Pod>>, name: String },
 }
 
 impl Client {
@@ -103,7 +103,7 @@ impl Client {
                 global.conduit_namespace
             );
         };
-        Ok(Self { net, target: Target::Pod { pods, name }, namespace })
+        Ok(Self { net, target: Target::Pod { pods: Box::new(pods), name }, namespace })
     }
 
     /// Asks for `path`, and reads the answer as JSON.

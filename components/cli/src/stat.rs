@@ -27,9 +27,8 @@ Examples:
   conduit stat au -n emojivoto                            by the name that clients use
   conduit stat all -A                                     everything")]
 pub struct Args {
-    /// What to show: TYPE, TYPE NAME or TYPE/NAME
-    #[arg(value_name = "RESOURCE", num_args = 1..=2, required = true)]
-    resource: Vec<String>,
+    #[command(flatten)]
+    target: Target,
     #[command(flatten)]
     scope: Scope,
     /// How far back to look: up to 10m
@@ -53,6 +52,25 @@ pub struct Args {
     /// Leave out the line with the columns' names
     #[arg(long)]
     no_headers: bool,
+}
+
+/// What a command is about.
+#[derive(Debug, clap::Args)]
+pub struct Target {
+    /// TYPE or TYPE/NAME
+    #[arg(value_name = "RESOURCE")]
+    pub resource: String,
+    /// Name of the resource, when it does not follow a slash
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+impl Target {
+    /// The parameter that says so.
+    pub fn parameter(&self) -> (&'static str, String) {
+        let name = self.name.iter().map(|name| format!("/{name}"));
+        ("type", [self.resource.clone()].into_iter().chain(name).collect())
+    }
 }
 
 /// Which namespaces a command looks at.
@@ -107,7 +125,7 @@ impl Args {
             ("from_namespace", &self.from_namespace),
         ];
         let mut parameters = vec![
-            ("type", self.resource.join("/")),
+            self.target.parameter(),
             ("window", self.time_window.clone()),
             self.scope.parameters(client),
         ];
@@ -124,7 +142,7 @@ impl Args {
     }
 
     fn style(&self) -> table::Style {
-        let kind = self.resource[0].to_ascii_lowercase();
+        let kind = self.target.resource.to_ascii_lowercase();
         table::Style {
             // A namespace is in no namespace.
             namespaces: self.scope.all_namespaces

@@ -6,7 +6,13 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use conduit_observe::tap::event::{Direction, PodError, TapEvent, What};
 
-use crate::{args::Global, client::Client, output, stat::Scope, table::short_identity};
+use crate::{
+    args::Global,
+    client::Client,
+    output,
+    stat::{Scope, Target},
+    table::short_identity,
+};
 
 /// Watch requests as they happen
 ///
@@ -20,9 +26,8 @@ Examples:
   conduit tap deploy -n emojivoto --to deploy/voting                 what anybody sends to voting
   conduit tap ns/emojivoto --method POST --path /api --max-rps 10    some requests of a whole namespace")]
 pub struct Args {
-    /// Whose requests: TYPE, TYPE NAME or TYPE/NAME
-    #[arg(value_name = "RESOURCE", num_args = 1..=2, required = true)]
-    resource: Vec<String>,
+    #[command(flatten)]
+    target: Target,
     #[command(flatten)]
     scope: Scope,
     /// Only requests to this TYPE or TYPE/NAME
@@ -108,11 +113,8 @@ impl Args {
             ("authority", &self.authority),
             ("path", &self.path),
         ];
-        let mut parameters = vec![
-            ("type", self.resource.join("/")),
-            ("max_rps", self.max_rps.clone()),
-            self.scope.parameters(client),
-        ];
+        let mut parameters =
+            vec![self.target.parameter(), ("max_rps", self.max_rps.clone()), self.scope.parameters(client)];
         parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         parameters
     }

@@ -30,8 +30,8 @@ pub struct Config {
     pub files: Option<Files>,
     /// `CONDUIT_OBSERVE_TLS_POLL_INTERVAL` (5s): how often those are looked at.
     pub reload: Duration,
-    /// `CONDUIT_OBSERVE_SCRAPE_INTERVAL` (2s), `_SCRAPE_DEADLINE` (1500ms), `_SCRAPE_CONCURRENCY` (32) and `_MAX_PODS`
-    /// (1000).
+    /// `CONDUIT_OBSERVE_SCRAPE_INTERVAL` (2s), `_SCRAPE_DEADLINE` (1500ms), `_SCRAPE_CONCURRENCY` (32), `_MAX_PODS`
+    /// (1000) and `_MAX_SERIES` (100000).
     pub limits: Limits,
     /// How the cluster is followed; not from the environment.
     pub timing: Timing,
@@ -69,6 +69,7 @@ impl Config {
         set(&mut limits.deadline, env.parse("CONDUIT_OBSERVE_SCRAPE_DEADLINE", positive));
         set(&mut limits.concurrency, env.parse("CONDUIT_OBSERVE_SCRAPE_CONCURRENCY", at_least_one));
         set(&mut limits.max_pods, env.parse("CONDUIT_OBSERVE_MAX_PODS", at_least_one));
+        set(&mut limits.max_series, env.parse("CONDUIT_OBSERVE_MAX_SERIES", at_least_one));
         let directory = env.parse("CONDUIT_OBSERVE_TLS_DIRECTORY", env::text);
         *files = directory.map(|directory| Files::in_directory(&PathBuf::from(directory)));
         *log = env.parse("CONDUIT_OBSERVE_LOG", env::text);

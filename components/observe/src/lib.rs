@@ -131,7 +131,7 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         };
         let credentials = keep_credentials(config.files, config.reload, store.clone(), readiness.clone());
 
-        let shared = scrape::Shared::new();
+        let shared = scrape::Shared::new(config.limits.max_series);
         let scraper = scrape::Scraper {
             net: deps.net.clone(),
             clock: deps.clock,

@@ -1,9 +1,9 @@
 //! One reading of one proxy's metrics: the few families that rows are made of.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::text::{self, Lines, ParseError};
-use crate::quantile::Bound;
+use crate::{quantile::Bound, samples::Labels};
 
 /// Label sets that one pod may expose of the metrics read here.
 pub const MAX_SETS: usize = 8_000;
@@ -33,15 +33,26 @@ impl Metric {
     }
 }
 
-/// A label set of one metric, all labels but `le`, sorted: two orders of the same labels are one series.
-pub type RawKey = (Metric, Vec<(Box<str>, Box<str>)>);
+/// A label set of one metric, all labels but `le`, as it is written. A proxy writes the same set the same way for as
+/// long as it lives.
+pub type RawKey = (Metric, Box<str>);
+
+/// What one label set counts.
+#[derive(Debug, Default)]
+pub(super) struct Set {
+    /// The labels that matter.
+    pub(super) labels: Labels,
+    /// Counts by upper bound, ascending; what is no histogram has the one bound infinity.
+    pub(super) counts: Vec<(Bound, f64)>,
+}
 
 /// The metrics of one proxy, read while they arrive.
 #[derive(Debug, Default)]
 pub struct Reading {
     lines: Lines,
-    /// By label set, counts by upper bound; what is no histogram has the one bound infinity.
-    pub(super) sets: BTreeMap<RawKey, BTreeMap<Bound, f64>>,
+    /// The set of the last line: a histogram is 26 lines of one set.
+    current: Option<(RawKey, Set)>,
+    pub(super) sets: BTreeMap<RawKey, Set>,
     /// When the proxy's process began, in seconds since 1970.
     pub(super) process_start: Option<f64>,
 }
@@ -64,22 +75,9 @@ impl Reading {
     /// It is not what a proxy serves, or too much of it: half a reading looks like a fall of all the other counters, so
     /// it must not be used.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
-        let Self { lines, sets, process_start } = self;
-        lines.feed(bytes, |line| {
-            let name = line.split(['{', ' ']).next().unwrap_or_default();
-            let metric = Metric::of(name);
-            if metric.is_none() && name != "process_start_time_seconds" {
-                return Ok(());
-            }
-            let Some(sample) = text::parse(line)? else { return Ok(()) };
-            match metric {
-                Some(metric) => add(sets, metric, &sample),
-                None => {
-                    *process_start = Some(sample.value);
-                    Ok(())
-                }
-            }
-        })?;
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.feed(bytes, |line| self.line(line))?;
+        self.lines = lines;
         if self.sets.len() > MAX_SETS { Err(Unreadable::TooMuch) } else { Ok(()) }
     }
 
@@ -89,28 +87,57 @@ impl Reading {
     /// The text was cut short.
     pub fn finish(mut self) -> Result<Self, Unreadable> {
         std::mem::take(&mut self.lines).finish()?;
-        Ok(self)
+        self.store();
+        self.sets.values_mut().for_each(|set| set.counts.sort_unstable_by_key(|(bound, _)| *bound));
+        if self.sets.len() > MAX_SETS { Err(Unreadable::TooMuch) } else { Ok(self) }
     }
-}
 
-fn add(
-    sets: &mut BTreeMap<RawKey, BTreeMap<Bound, f64>>,
-    metric: Metric,
-    sample: &text::Sample<'_>,
-) -> Result<(), &'static str> {
-    if !(sample.value >= 0.0 && sample.value.is_finite()) {
-        return Err("this is no count");
-    }
-    let mut bound = Bound::new(f64::INFINITY);
-    let mut labels = Vec::with_capacity(sample.labels.len());
-    for (name, value) in &sample.labels {
-        match *name {
-            "le" => bound = value.parse().ok().and_then(Bound::new),
-            name => labels.push((name.into(), value.as_ref().into())),
+    fn line(&mut self, line: &str) -> Result<(), &'static str> {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        let metric = Metric::of(name);
+        if metric.is_none() && name != "process_start_time_seconds" {
+            return Ok(());
         }
+        let Some(sample) = text::sample(line)? else { return Ok(()) };
+        let Some(metric) = metric else {
+            self.process_start = Some(sample.value);
+            return Ok(());
+        };
+        if !(sample.value >= 0.0 && sample.value.is_finite()) {
+            return Err("this is no count");
+        }
+        let (labels, bound) = match metric {
+            Metric::Latency => {
+                let (labels, bound) = text::bucket(sample.labels).ok_or("a bucket without a bound")?;
+                (labels, bound.parse().map_err(|_| "a bucket's bound is no number")?)
+            }
+            _ => (Cow::Borrowed(sample.labels), f64::INFINITY),
+        };
+        let bound = Bound::new(bound).ok_or("a bucket's bound is no number")?;
+        self.set(metric, &labels)?.counts.push((bound, sample.value));
+        Ok(())
     }
-    labels.sort_unstable();
-    let bound = bound.ok_or("its bucket has no bound")?;
-    *sets.entry((metric, labels)).or_default().entry(bound).or_default() += sample.value;
-    Ok(())
+
+    fn set(&mut self, metric: Metric, labels: &str) -> Result<&mut Set, &'static str> {
+        if self.current.as_ref().is_some_and(|((of, known), _)| (*of, &**known) != (metric, labels)) {
+            self.store();
+        }
+        let current = match self.current.take() {
+            Some(current) => current,
+            None => {
+                let key = (metric, labels.into());
+                // One that was interrupted goes on.
+                let set = self.sets.remove(&key).map_or_else(
+                    || Ok(Set { labels: Labels::collect(text::labels(labels)?), ..Set::default() }),
+                    Ok::<_, &'static str>,
+                )?;
+                (key, set)
+            }
+        };
+        Ok(&mut self.current.insert(current).1)
+    }
+
+    fn store(&mut self) {
+        self.sets.extend(self.current.take());
+    }
 }

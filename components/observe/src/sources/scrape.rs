@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     reading::{Reading, Unreadable},
     trail::Tick,
-    window::Window,
+    window::{Full, Window},
 };
 use crate::{
     Metrics,
@@ -48,6 +48,8 @@ pub struct Limits {
     pub max_bytes: usize,
     /// Pods in all; those beyond are reported as not read.
     pub max_pods: usize,
+    /// Series in all, see [`Window`]: 100,000 busy ones take 0.4 GB. A pod that would exceed it is reported as not read.
+    pub max_series: usize,
 }
 
 impl Default for Limits {
@@ -58,6 +60,7 @@ impl Default for Limits {
             concurrency: 32,
             max_bytes: 32 << 20,
             max_pods: 1000,
+            max_series: 100_000,
         }
     }
 }
@@ -70,9 +73,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// An empty window that begins now.
-    pub fn new() -> Self {
-        Self { window: Arc::new(Mutex::new(Window::new())), started: Instant::now() }
+    /// An empty window that begins now, and will hold up to `max_series`.
+    pub fn new(max_series: usize) -> Self {
+        Self { window: Arc::new(Mutex::new(Window::new(max_series))), started: Instant::now() }
     }
 
     /// What happened in the last `window`.
@@ -82,12 +85,6 @@ impl Shared {
 
     fn tick(&self) -> Tick {
         FIRST_TICK.after(self.started.elapsed())
-    }
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -167,7 +164,7 @@ impl Scraper {
         let fetched = timeout(self.limits.deadline, fetch(&self.net, addr, self.limits.max_bytes)).await;
         let reading = fetched.map_err(|_| ReadError::Slow { addr, deadline: self.limits.deadline })??;
         let (at, now) = (self.shared.tick(), self.clock.now());
-        self.shared.window.lock().read(pod, at, now, reading);
+        self.shared.window.lock().read(pod, at, now, reading)?;
         Ok(())
     }
 }
@@ -219,6 +216,8 @@ enum ReadError {
     Request { addr: SocketAddr, source: http::Error },
     #[error("{addr} sent metrics that cannot be used: {source}")]
     Unreadable { addr: SocketAddr, source: Unreadable },
+    #[error(transparent)]
+    Full(#[from] Full),
 }
 
 /// One connection, one request. The caller owns the deadline.

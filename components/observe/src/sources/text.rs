@@ -6,23 +6,101 @@
 use std::borrow::Cow;
 
 /// One line: a number and what it is a number of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample<'a> {
     /// The name as written, `_total` and `_bucket` included.
     pub name: &'a str,
-    /// The labels in the order they were written, values unescaped.
-    pub labels: Vec<(&'a str, Cow<'a, str>)>,
+    /// What stands between the braces, see [`labels`].
+    pub labels: &'a str,
     /// The value; NaN and the infinities are values too.
     pub value: f64,
 }
 
-/// The sample on one line; none for a comment and an empty line.
+/// The sample on one line; none for a comment and an empty line. Timestamps and exemplars are skipped.
+///
+/// # Errors
+/// What is missing or wrong. Labels are not looked at beyond their quotes: most lines repeat those of the line before.
+pub fn sample(line: &str) -> Result<Option<Sample<'_>>, &'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let end = line.find(|c: char| !is_name(c)).ok_or("no value")?;
+    let (name, rest) = line.split_at(end);
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err("no metric name");
+    }
+    let rest = rest.trim_start();
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(inside) => inside.split_at(closing_brace(inside)?),
+        None => ("", rest),
+    };
+    // After the value: perhaps a timestamp, perhaps an exemplar behind `#`.
+    let rest = rest.strip_prefix('}').unwrap_or(rest);
+    let value = rest.split_ascii_whitespace().next().ok_or("no value")?;
+    let value = value.parse().map_err(|_| "the value is no number")?;
+    Ok(Some(Sample { name, labels, value }))
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
+/// Where the brace is that no quotes surround.
+fn closing_brace(text: &str) -> Result<usize, &'static str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, octet) in text.bytes().enumerate() {
+        match octet {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_quoted,
+            b'"' => is_quoted = !is_quoted,
+            b'}' if !is_quoted => return Ok(at),
+            _ => {}
+        }
+    }
+    Err("no brace behind the labels")
+}
+
+/// A label's name, and its value unescaped.
+pub type Label<'a> = (&'a str, Cow<'a, str>);
+
+/// Reads [`Sample::labels`], in the order they were written.
 ///
 /// # Errors
 /// What is missing or wrong.
-pub fn parse(line: &str) -> Result<Option<Sample<'_>>, &'static str> {
-    let line = line.trim();
-    if line.is_empty() || line.starts_with('#') { Ok(None) } else { sample(line).map(Some) }
+pub fn labels(text: &str) -> Result<Vec<Label<'_>>, &'static str> {
+    let mut labels = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !is_name(c)).filter(|end| *end > 0).ok_or("no label name")?;
+        let (name, after) = rest.split_at(end);
+        let after = after.trim_start().strip_prefix('=').ok_or("no = after a label name")?;
+        let after = after.trim_start().strip_prefix('"').ok_or("no quote before a label value")?;
+        let (value, after) = quoted(after)?;
+        labels.push((name, value));
+        rest = after.trim_start();
+        // The older format allows a comma behind the last one.
+        match rest.strip_prefix(',') {
+            Some(after) => rest = after.trim_start(),
+            None if rest.is_empty() => {}
+            None => return Err("no comma between labels"),
+        }
+    }
+    Ok(labels)
+}
+
+/// [`Sample::labels`] without the bucket's bound, and that bound; none when there is no such label.
+pub fn bucket(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    // Within a value a quote has a backslash before it, so this cannot be within one. Every writer puts it last.
+    let (before, bound) = text.rsplit_once("le=\"")?;
+    let (bound, after) = bound.split_once('"')?;
+    let is_whole_name = before.is_empty() || before.ends_with([',', ' ']);
+    let before = before.trim_end_matches(' ').trim_end_matches(',');
+    let after = after.trim_start_matches([',', ' ']);
+    is_whole_name.then(|| match (before, after) {
+        ("", rest) | (rest, "") => (Cow::Borrowed(rest), bound),
+        (before, after) => (Cow::Owned(format!("{before},{after}")), bound),
+    })
 }
 
 /// A line is not a sample.
@@ -91,53 +169,6 @@ impl Lines {
 
 const NOT_TEXT: &str = "it is not UTF-8";
 
-fn sample(line: &str) -> Result<Sample<'_>, &'static str> {
-    let end = line.find(|c: char| !is_name(c)).ok_or("no value")?;
-    let (name, rest) = line.split_at(end);
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err("no metric name");
-    }
-    let rest = rest.trim_start();
-    let (labels, rest) = match rest.strip_prefix('{') {
-        Some(inside) => labels(inside)?,
-        None => (Vec::new(), rest),
-    };
-    // After the value: perhaps a timestamp, perhaps an exemplar behind `#`.
-    let value = rest.split_ascii_whitespace().next().ok_or("no value")?;
-    let value = value.parse().map_err(|_| "the value is no number")?;
-    Ok(Sample { name, labels, value })
-}
-
-fn is_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == ':'
-}
-
-type Label<'a> = (&'a str, Cow<'a, str>);
-
-/// Reads labels up to the closing brace, and returns what follows it.
-fn labels(mut rest: &str) -> Result<(Vec<Label<'_>>, &str), &'static str> {
-    let mut labels = Vec::new();
-    loop {
-        rest = rest.trim_start();
-        if let Some(after) = rest.strip_prefix('}') {
-            return Ok((labels, after));
-        }
-        let end = rest.find(|c: char| !is_name(c)).filter(|end| *end > 0).ok_or("no label name")?;
-        let (name, after) = rest.split_at(end);
-        let after = after.trim_start().strip_prefix('=').ok_or("no = after a label name")?;
-        let after = after.trim_start().strip_prefix('"').ok_or("no quote before a label value")?;
-        let (value, after) = quoted(after)?;
-        labels.push((name, value));
-        rest = after.trim_start();
-        // The older format allows a comma before the brace.
-        match rest.strip_prefix(',') {
-            Some(after) => rest = after,
-            None if rest.starts_with('}') => {}
-            None => return Err("no comma between labels"),
-        }
-    }
-}
-
 /// Reads a label value up to its closing quote, and returns what follows it.
 fn quoted(text: &str) -> Result<(Cow<'_, str>, &str), &'static str> {
     let mut value = String::new();
@@ -183,17 +214,17 @@ mod tests {
         cuts.sort_unstable();
         for piece in cuts.windows(2) {
             lines.feed(&text[piece[0]..piece[1]], |line| {
-                samples.extend(
-                    parse(line)?.map(|sample| (sample.name.to_owned(), pairs(&sample), sample.value)),
-                );
+                if let Some(sample) = sample(line)? {
+                    samples.push((sample.name.to_owned(), pairs(sample.labels)?, sample.value));
+                }
                 Ok(())
             })?;
         }
         lines.finish().map(|()| samples)
     }
 
-    fn pairs(sample: &Sample<'_>) -> Vec<(String, String)> {
-        sample.labels.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect()
+    fn pairs(text: &str) -> Result<Vec<(String, String)>, &'static str> {
+        Ok(labels(text)?.into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect())
     }
 
     #[test]
@@ -222,8 +253,27 @@ latency_bucket{le=\"+Inf\", } 3 # {trace=\"a\"} 0.67 1.0
 
     #[test]
     fn escapes_are_undone() {
-        let sample = parse(r#"a{b="x\"y\\z\nw\q",c=""} 1"#).unwrap().unwrap();
-        assert_eq!(pairs(&sample), [("b".into(), "x\"y\\z\nw\\q".into()), ("c".into(), String::new())]);
+        let line = r#"a{b="x\"y\\z\nw\q}",c=""} 1"#;
+        let found = pairs(sample(line).unwrap().unwrap().labels).unwrap();
+        assert_eq!(found, [("b".into(), "x\"y\\z\nw\\q}".into()), ("c".into(), String::new())]);
+    }
+
+    #[test]
+    fn a_bucket_is_told_apart_from_its_labels_wherever_its_bound_is_written() {
+        let cases = [
+            (r#"a="b",le="0.5""#, Some((r#"a="b""#, "0.5"))),
+            (r#"le="+Inf""#, Some(("", "+Inf"))),
+            (r#"le="1",a="b""#, Some((r#"a="b""#, "1"))),
+            (r#"a="b", le="1", c="d","#, Some((r#"a="b",c="d","#, "1"))),
+            (r#"a="le=\"1\"",le="2""#, Some((r#"a="le=\"1\"""#, "2"))),
+            (r#"a="b",role="1""#, None),
+            (r#"a="b""#, None),
+            (r#"le="1"#, None),
+        ];
+        for (text, expected) in cases {
+            let found = bucket(text);
+            assert_eq!(found.as_ref().map(|(labels, bound)| (&**labels, *bound)), expected, "{text}");
+        }
     }
 
     #[test]

@@ -36,10 +36,10 @@ const FINE: Duration = Duration::from_secs(60);
 /// What older increases are merged into, in ticks: 10 s, a sixtieth of the longest window.
 const COARSE: u32 = 10 * Tick::PER_SECOND;
 
-/// Increases by time and cell: a counter has the one cell 0, a histogram one for each bucket.
+/// Increases by time and cell: a counter has the one cell 0, a histogram one for each bucket, up to [`MAX_CELL`].
 ///
-/// An increase of nothing takes no room. A cell that grows at every scrape takes at most 60 fine points (one a second)
-/// and 54 coarse ones, at 12 bytes each 1.4 KB; a histogram of 26 buckets that all grow all the time, 36 KB.
+/// An increase of nothing takes no room. A cell that grows at every reading, every 2 s, has 30 fine points and 54 coarse
+/// ones, at 8 bytes each 0.7 KB; a histogram in which 6 buckets do so, 4 KB, and one in which all 26 do, 17 KB.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
     /// In the order of time; of one time, in any order.
@@ -48,18 +48,38 @@ pub struct Trail {
     merged: u32,
 }
 
+/// The last cell there can be.
+pub const MAX_CELL: u8 = (1 << CELL_BITS) - 1;
+const CELL_BITS: u32 = 6;
+const MAX_DELTA: u32 = (1 << (32 - CELL_BITS)) - 1;
+
+/// Two numbers in 8 bytes, because there are many: an increase of up to 67 million, and its cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Point {
     at: Tick,
-    delta: u32,
-    cell: u8,
+    packed: u32,
+}
+
+impl Point {
+    fn new(at: Tick, cell: u8, delta: u32) -> Self {
+        Self { at, packed: delta.min(MAX_DELTA) << CELL_BITS | u32::from(cell.min(MAX_CELL)) }
+    }
+
+    fn delta(self) -> u32 {
+        self.packed >> CELL_BITS
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "6 bits are left")]
+    fn cell(self) -> u8 {
+        (self.packed & u32::from(MAX_CELL)) as u8
+    }
 }
 
 impl Trail {
     /// Notes that `cell` grew by `delta` up to `at`, which is not before the last one noted.
     pub fn add(&mut self, at: Tick, cell: u8, delta: u32) {
         if delta > 0 {
-            self.points.push_back(Point { at, delta, cell });
+            self.points.push_back(Point::new(at, cell, delta));
         }
         if at.0.saturating_sub(self.merged) >= COARSE {
             self.merge(at);
@@ -69,7 +89,7 @@ impl Trail {
     /// The increases after `start`, as (cell, increase). A merged increase counts at the end of its 10 s.
     pub fn since(&self, start: Tick) -> impl Iterator<Item = (u8, u32)> {
         let first = self.points.partition_point(|point| point.at <= start);
-        self.points.range(first..).map(|point| (point.cell, point.delta))
+        self.points.range(first..).map(|point| (point.cell(), point.delta()))
     }
 
     /// Whether nothing grew within the longest window before `now`.
@@ -84,11 +104,11 @@ impl Trail {
         for mut point in self.points.drain(..).filter(|point| point.at > gone) {
             if point.at < fine {
                 point.at = Tick(point.at.0.next_multiple_of(COARSE)).min(fine);
-                let same = |known: &&mut Point| (known.at, known.cell) == (point.at, point.cell);
+                let same = |known: &&mut Point| (known.at, known.cell()) == (point.at, point.cell());
                 // The points of one time are at the end, and no more than there are cells.
                 let of_its_time = merged.iter_mut().rev().take_while(|known| known.at == point.at);
                 if let Some(known) = of_its_time.into_iter().find(same) {
-                    known.delta = known.delta.saturating_add(point.delta);
+                    *known = Point::new(known.at, known.cell(), known.delta().saturating_add(point.delta()));
                     continue;
                 }
             }

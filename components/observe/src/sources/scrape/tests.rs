@@ -74,7 +74,7 @@ impl World {
             net,
             clock: Arc::new(SystemClock),
             inventory: receiver,
-            shared: Shared::new(),
+            shared: Shared::new(limits.max_series),
             limits,
             metrics: Metrics::default(),
         };

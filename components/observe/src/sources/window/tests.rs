@@ -15,7 +15,7 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        Self { window: Window::new(), pod: pod("shop", "web", 1) }
+        Self { window: Window::new(100_000), pod: pod("shop", "web", 1) }
     }
 
     fn at(second: u32) -> Tick {
@@ -24,7 +24,7 @@ impl Reader {
 
     fn read(&mut self, second: u32, text: &str) {
         let now = NOW + Duration::from_secs(second.into());
-        self.window.read(&self.pod, Self::at(second), now, reading(text).unwrap());
+        self.window.read(&self.pod, Self::at(second), now, reading(text).unwrap()).unwrap();
     }
 
     fn samples(&self, second: u32, window: Duration) -> Samples {
@@ -202,11 +202,15 @@ fn a_connection_counts_when_it_closes_or_is_still_open() {
 }
 
 #[test]
-fn the_order_of_labels_does_not_matter() {
+fn a_histogram_whose_lines_are_interrupted_is_one_histogram() {
+    let bucket =
+        |le: &str, count: u32| format!("response_latency_ms_bucket{{tls=\"true\",le=\"{le}\"}} {count}\n");
+    let text = |n: u32| bucket("+Inf", n * 3) + &proxy(n, 3600) + &bucket("1.0", n);
     let mut reader = Reader::new();
-    reader.read(0, "response_total{direction=\"inbound\",tls=\"true\"} 5\n");
-    reader.read(2, "response_total{tls=\"true\",direction=\"inbound\"} 6\n");
-    assert_eq!(reader.responses(2), 1.0);
+    reader.read(0, &text(1));
+    reader.read(2, &text(2));
+    let buckets: Vec<_> = reader.samples(2, MINUTE).latencies[0].buckets.values().copied().collect();
+    assert_eq!(buckets, [1.0, 2.0]);
 }
 
 #[test]
@@ -240,6 +244,21 @@ fn beyond_the_limit_series_lose_their_names_and_no_total_is_lost() {
 #[test]
 fn a_pod_with_more_series_than_can_be_kept_is_not_read() {
     assert_eq!(reading(&authorities(MAX_SETS + 1, 1)).unwrap_err(), Unreadable::TooMuch);
+}
+
+#[test]
+fn a_pod_for_which_there_is_no_room_is_not_read_until_there_is() {
+    let mut reader = Reader { window: Window::new(30), pod: pod("shop", "web", 1) };
+    reader.read(0, &authorities(10, 1));
+    reader.read(2, &authorities(10, 2));
+    assert_eq!(reader.window.size(), (1, 20));
+    let other = pod("shop", "web", 2);
+    let text = reading(&authorities(11, 1)).unwrap();
+    assert_eq!(reader.window.read(&other, Reader::at(4), NOW, text), Err(Full { max_series: 30 }));
+    assert_eq!(reader.responses(4), 10.0);
+    reader.window.keep([&other], Reader::at(700));
+    let text = reading(&authorities(11, 1)).unwrap();
+    assert_eq!(reader.window.read(&other, Reader::at(700), NOW, text), Ok(()));
 }
 
 #[test]
