@@ -2,7 +2,7 @@
 //!
 //! - `options.rs`: how
 //! - `workload.rs`: what can be injected in a document, and whether it is
-//! - `pod.rs`: what a pod gets
+//! - `pod.rs`: what a pod gets, `container.rs`: what runs and is mounted in it, `owner.rs`: whose pod it is
 //! - `graft.rs`, `prune.rs`: adding it to text and taking it away again
 //! - `document.rs`: one document, checked against what must come out
 //! - `rewrite.rs`: the last resort, a document written anew with its original inside
@@ -15,9 +15,11 @@ use std::process::ExitCode;
 
 use crate::{args::Global, input};
 
+pub mod container;
 pub mod document;
 pub mod graft;
 pub mod options;
+mod owner;
 pub mod pod;
 pub mod prune;
 mod rewrite;

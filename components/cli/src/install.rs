@@ -38,7 +38,8 @@ pub struct Flags {
     /// What is shared with inject.
     #[command(flatten)]
     pub mesh: MeshOptions,
-    /// Replicas of the certificate authority and of the destination service
+    /// Replicas of the certificate authority and of the destination service; more than one of anything has a disruption
+    /// budget (Kubernetes 1.21 or later)
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub controller_replicas: u16,
     /// Replicas of the API and dashboard

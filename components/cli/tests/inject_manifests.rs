@@ -3,19 +3,18 @@
 
 #![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
 
-use std::{fs, path::PathBuf};
+mod support;
 
-use clap::Parser;
 use conduit_cli::{
-    args::{Cli, Command},
-    inject::{Options, document, stream},
+    inject::{document, stream},
     input::Input,
-    yaml::{split, value},
+    yaml::emit,
 };
 use conduit_identity::{ControlPlane, Files, Identity};
 use conduit_k8s::owned;
 use conduit_runtime::env::Env;
 use serde_json::{Map, Value};
+use support::{bare_manifests, inject, manifests, options, uninject, values};
 
 /// Flags that differ in what they add.
 const FLAGS: [&[&str]; 4] = [
@@ -25,39 +24,6 @@ const FLAGS: [&[&str]; 4] = [
     &["--tls=optional", "-c", "mesh", "--trust-domain", "example.org", "-n", "shop"],
 ];
 
-fn options(flags: &[&str]) -> Options {
-    let args = ["conduit", "inject", "-"].iter().chain(flags);
-    let cli = Cli::try_parse_from(args).expect("the flags are sound");
-    let Command::Inject(args) = cli.command else { panic!("not inject") };
-    args.options(&cli.global).expect("the flags agree")
-}
-
-fn manifests() -> Vec<Input> {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
-    let mut paths: Vec<_> =
-        fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
-    paths.sort();
-    let name = |path: &PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
-    paths
-        .iter()
-        .map(|path| Input { name: name(path), text: fs::read_to_string(path).expect("readable") })
-        .collect()
-}
-
-fn inject(input: &Input, options: &Options) -> stream::Output {
-    stream::transform(std::slice::from_ref(input), |text| document::inject(text, options))
-        .expect("well-formed")
-}
-
-fn uninject(text: &str) -> String {
-    let input = Input { name: "injected".into(), text: text.to_owned() };
-    stream::transform(&[input], document::uninject).expect("well-formed").text
-}
-
-fn values(text: &str) -> Vec<Value> {
-    split::split(text).iter().map(|document| value::parse(document.text).expect("well-formed")).collect()
-}
-
 #[test]
 fn at_least_fifty_shapes_are_tried() {
     assert!(manifests().len() >= 50);
@@ -65,9 +31,9 @@ fn at_least_fifty_shapes_are_tried() {
 
 #[test]
 fn the_original_bytes_come_back() {
-    for input in manifests().iter().filter(|input| !input.name.contains("v050")) {
+    for input in bare_manifests() {
         for flags in FLAGS {
-            let injected = inject(input, &options(flags)).text;
+            let injected = inject(&input.text, &options(flags)).text;
             assert_eq!(uninject(&injected), input.text, "{} {flags:?}\n{injected}", input.name);
         }
     }
@@ -77,13 +43,12 @@ fn the_original_bytes_come_back() {
 fn injecting_again_changes_nothing_and_other_flags_update() {
     for input in manifests() {
         for flags in FLAGS {
-            let injected = inject(&input, &options(flags)).text;
+            let injected = inject(&input.text, &options(flags)).text;
             for other in FLAGS {
-                let again = Input { name: input.name.clone(), text: injected.clone() };
-                let updated = inject(&again, &options(other)).text;
+                let updated = inject(&injected, &options(other)).text;
                 assert_eq!(
                     updated,
-                    inject(&input, &options(other)).text,
+                    inject(&input.text, &options(other)).text,
                     "{} {flags:?} {other:?}",
                     input.name
                 );
@@ -94,9 +59,9 @@ fn injecting_again_changes_nothing_and_other_flags_update() {
 
 #[test]
 fn nothing_but_the_additions_differs() {
-    for input in manifests().iter().filter(|input| !input.name.contains("v050")) {
+    for input in bare_manifests() {
         for flags in FLAGS {
-            let injected = inject(input, &options(flags)).text;
+            let injected = inject(&input.text, &options(flags)).text;
             let bare: Vec<Value> = values(&injected).into_iter().map(without_additions).collect();
             let original: Vec<Value> = values(&input.text).into_iter().map(without_voids).collect();
             assert_eq!(bare, original, "{} {flags:?}\n{injected}", input.name);
@@ -104,10 +69,44 @@ fn nothing_but_the_additions_differs() {
     }
 }
 
+/// As it comes back from a cluster, or from an editor: the same objects in another text.
+#[test]
+fn what_was_written_differently_since_is_still_taken_out() {
+    for input in bare_manifests() {
+        for flags in FLAGS {
+            let injected = values(&inject(&input.text, &options(flags)).text);
+            let original: Vec<Value> = values(&input.text).into_iter().map(without_voids).collect();
+            let rewritten: [String; 2] = [
+                injected.iter().map(|value| format!("---\n{}", emit::document(value))).collect(),
+                injected.iter().map(|value| format!("---\n{value:#}\n")).collect(),
+            ];
+            for text in rewritten {
+                let bare: Vec<Value> = values(&uninject(&text)).into_iter().map(without_voids).collect();
+                assert_eq!(bare, original, "{} {flags:?}\n{text}", input.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_user_changed_since_stays() {
+    for name in ["01-", "23-", "29-", "32-", "11-"] {
+        let input = manifests().into_iter().find(|input| input.name.starts_with(name)).expect("it is there");
+        let injected = inject(&input.text, &options(FLAGS[0])).text;
+        for (old, new) in [("web:1", "web:2"), ("web:v3", "web:v4"), ("app: web", "app: shop")] {
+            let changed = uninject(&injected.replace(old, new));
+            let expected: Vec<Value> =
+                values(&input.text.replace(old, new)).into_iter().map(without_voids).collect();
+            let changed: Vec<Value> = values(&changed).into_iter().map(without_voids).collect();
+            assert_eq!(changed, expected, "{name} {old}");
+        }
+    }
+}
+
 #[test]
 fn text_is_only_added_to_unless_it_says_otherwise() {
-    for input in manifests().iter().filter(|input| !input.name.contains("v050")) {
-        let output = inject(input, &options(FLAGS[0]));
+    for input in bare_manifests() {
+        let output = inject(&input.text, &options(FLAGS[0]));
         let anew = output.report.iter().any(|line| line.contains("written anew"));
         let replaced = output.text.contains("conduit.io/replaced");
         if !anew && !replaced {
@@ -120,7 +119,9 @@ fn text_is_only_added_to_unless_it_says_otherwise() {
 fn reports_say_what_was_done_and_why_not() {
     let report: Vec<String> = manifests()
         .iter()
-        .map(|input| format!("{}\n  {}", input.name, inject(input, &options(FLAGS[0])).report.join("\n  ")))
+        .map(|input| {
+            format!("{}\n  {}", input.name, inject(&input.text, &options(FLAGS[0])).report.join("\n  "))
+        })
         .collect();
     insta::assert_snapshot!(report.join("\n"));
 }
@@ -130,7 +131,7 @@ fn injected_manifests_look_like_their_surroundings() {
     let shown = ["01-", "02-", "03-", "04-", "10-", "13-", "16-", "23-", "29-", "32-", "46-", "47-", "54-"];
     for input in manifests().iter().filter(|input| shown.iter().any(|prefix| input.name.starts_with(prefix)))
     {
-        insta::assert_snapshot!(input.name.as_str(), inject(input, &options(FLAGS[0])).text);
+        insta::assert_snapshot!(input.name.as_str(), inject(&input.text, &options(FLAGS[0])).text);
     }
 }
 
@@ -175,7 +176,7 @@ fn every_flag_reaches_the_manifest() {
         "--native-sidecar",
     ];
     let input = manifests().into_iter().find(|input| input.name.starts_with("01-")).expect("it is there");
-    insta::assert_snapshot!(inject(&input, &options(&flags)).text);
+    insta::assert_snapshot!(inject(&input.text, &options(&flags)).text);
 }
 
 /// The environment that an injected proxy sees in the pod's namespace `shop`.
@@ -210,7 +211,7 @@ fn the_proxy_reads_what_it_is_told() {
         "--control-port",
         "2000",
     ];
-    let mut env = Env::from_pairs(environment(&inject(&input, &options(&flags)).text));
+    let mut env = Env::from_pairs(environment(&inject(&input.text, &options(&flags)).text));
     let config = conduit_proxy::Config::from_env(&mut env);
     env.finish().expect("every value is usable");
     assert_eq!(config.tls.problem, None);
@@ -228,10 +229,30 @@ fn the_proxy_reads_what_it_is_told() {
     );
 }
 
+/// A variable that the proxy does not read would change nothing, whatever it says.
+#[test]
+fn every_variable_is_one_that_the_proxy_reads() {
+    let input = manifests().into_iter().find(|input| input.name.starts_with("01-")).expect("it is there");
+    let environment = environment(&inject(&input.text, &options(&["--tls=optional"])).text);
+    let read = |environment: &[(String, String)]| {
+        let mut env = Env::from_pairs(environment.to_vec());
+        let config = conduit_proxy::Config::from_env(&mut env);
+        format!("{config:?} {:?}", env.finish().is_ok())
+    };
+    let shipped = read(&environment);
+    // The log filter is read before everything else, not into the configuration.
+    let indices = (0..environment.len()).filter(|index| environment[*index].0 != "CONDUIT_PROXY_LOG");
+    for index in indices {
+        let mut other = environment.clone();
+        other[index].1.push_str("-other");
+        assert_ne!(read(&other), shipped, "{}", other[index].0);
+    }
+}
+
 #[test]
 fn a_proxy_without_tls_is_told_nothing_of_it() {
     let input = manifests().into_iter().find(|input| input.name.starts_with("01-")).expect("it is there");
-    let environment = environment(&inject(&input, &options(&[])).text);
+    let environment = environment(&inject(&input.text, &options(&[])).text);
     assert!(!environment.iter().any(|(name, _)| name.contains("TLS")));
     let mut env = Env::from_pairs(environment);
     assert_eq!(conduit_proxy::Config::from_env(&mut env).tls, conduit_proxy::Tls::default());

@@ -3,32 +3,16 @@
 
 #![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
 
-use clap::Parser;
+mod support;
+
 use conduit_cli::{
-    args::{Cli, Command},
-    inject::{Options, document, stream},
+    inject::{document, stream},
     input::Input,
     yaml::{split, value},
 };
 use proptest::prelude::*;
 use serde_json::Value;
-
-fn options(flags: &[&str]) -> Options {
-    let args = ["conduit", "inject", "-"].iter().chain(flags);
-    let cli = Cli::try_parse_from(args).expect("the flags are sound");
-    let Command::Inject(args) = cli.command else { panic!("not inject") };
-    args.options(&cli.global).expect("the flags agree")
-}
-
-fn inject(text: &str, flags: &[&str]) -> stream::Output {
-    let input = Input { name: "random".into(), text: text.to_owned() };
-    stream::transform(&[input], |text| document::inject(text, &options(flags))).expect("well-formed")
-}
-
-fn uninject(text: &str) -> String {
-    let input = Input { name: "random".into(), text: text.to_owned() };
-    stream::transform(&[input], document::uninject).expect("well-formed").text
-}
+use support::{bare_manifests, inject, options, uninject, values};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
@@ -40,12 +24,13 @@ proptest! {
         for document in split::split(&text) {
             prop_assert!(value::parse(document.text).is_ok(), "{:?}\n{}", value::parse(document.text), text);
         }
-        let flags = ["--tls=optional"];
+        let flags = options(&["--tls=optional"]);
         let output = inject(&text, &flags);
         prop_assert_eq!(&uninject(&output.text), &text, "not restored from\n{}", &output.text);
         prop_assert_eq!(&inject(&output.text, &flags).text, &output.text, "not idempotent");
-        let other = inject(&text, &["-v", "2", "--native-sidecar"]).text;
-        prop_assert_eq!(inject(&output.text, &["-v", "2", "--native-sidecar"]).text, other, "not updated");
+        let others = options(&["-v", "2", "--native-sidecar"]);
+        let other = inject(&text, &others).text;
+        prop_assert_eq!(inject(&output.text, &others).text, other, "not updated");
         let anew = output.report.iter().any(|line| line.contains("written anew"));
         // A block scalar that ends the file without a newline is the one shape here that cannot be added to.
         let may_be_anew = !text.ends_with('\n') && (text.contains("|-") || text.contains(">-"));
@@ -63,8 +48,8 @@ proptest! {
         which in any::<prop::sample::Index>(),
         cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0..12usize, "[ \\-:#{}\\[\\]&*!|>'\"%\n\t\ra-c~,?]{0,3}"), 1..4),
     ) {
-        let manifests = written_manifests();
-        let mut text = which.get(&manifests).clone();
+        let manifests = bare_manifests();
+        let mut text = which.get(&manifests).text.clone();
         for (at, length, new) in cuts {
             let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
             let start = at.index(ends.len());
@@ -75,28 +60,13 @@ proptest! {
         let options = options(&["--tls=optional"]);
         if let Ok(output) = stream::transform(&[input], |text| document::inject(text, &options)) {
             prop_assert_eq!(&uninject(&output.text), &text, "not restored from\n{}", &output.text);
-            prop_assert_eq!(&inject(&output.text, &["--tls=optional"]).text, &output.text, "not idempotent");
+            prop_assert_eq!(&inject(&output.text, &options).text, &output.text, "not idempotent");
         }
     }
 }
 
-/// The manifests of the other test, but for the one that was injected by an earlier release.
-fn written_manifests() -> Vec<String> {
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
-    let mut paths: Vec<_> = std::fs::read_dir(directory)
-        .expect("a directory")
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
-    paths.sort();
-    let texts = paths.iter().map(|path| std::fs::read_to_string(path).expect("readable"));
-    texts.filter(|text| !text.contains("name: conduit-init")).collect()
-}
-
 /// The pod templates differ by the additions: the same labels and more, the same containers behind the proxy.
 fn check_values(before: &str, after: &str) -> Result<(), TestCaseError> {
-    let values = |text: &str| -> Vec<Value> {
-        split::split(text).iter().map(|document| value::parse(document.text).expect("well-formed")).collect()
-    };
     let (before, after) = (values(before), values(after));
     prop_assert_eq!(before.len(), after.len());
     for (before, after) in before.iter().zip(&after) {

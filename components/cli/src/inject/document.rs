@@ -46,35 +46,42 @@ pub fn inject(text: &str, options: &Options) -> Result<Outcome, Refused> {
     let mut bare = document.clone();
     strip_value(&mut bare, &injected);
 
-    let obstacles: Vec<_> =
-        resources.iter().map(|resource| workload::obstacle(&bare, resource, &options.ports())).collect();
-    let wanted = resources.iter().zip(&obstacles).filter(|(_, obstacle)| obstacle.is_none());
+    let obstacle = |resource: &Resource| workload::obstacle(&bare, resource, &options.ports());
+    let decisions: Vec<_> = resources.iter().map(|resource| (resource, obstacle(resource))).collect();
+    let wanted = decisions.iter().filter(|(_, obstacle)| obstacle.is_none());
     let grafts: Vec<_> = wanted.filter_map(|(resource, _)| graft(resource, options)).collect();
-    let again = grafts.iter().map(|(at, _)| at.clone()).filter(|at| injected.contains(at)).collect();
-    let (base, base_value) = strip(text, document.clone(), &again);
-    let (added, anew) =
-        if grafts.is_empty() { (text.to_owned(), None) } else { add(&base, base_value, &grafts) };
+    if grafts.is_empty() {
+        let report =
+            decisions.iter().filter_map(|(resource, obstacle)| Some(skipped(resource, obstacle.as_ref()?)));
+        return Ok(Outcome {
+            text: text.to_owned(),
+            report: report.collect(),
+            has_content: !document.is_null(),
+        });
+    }
 
-    let after = value::parse(&added).unwrap_or_default();
+    let again = grafts.iter().map(|(at, _)| at.clone()).filter(|at| injected.contains(at)).collect();
+    let base = strip(text, document.clone(), &again);
+    let added = add(&base.text, base.value, &grafts);
+    let after = value::parse(&added.text).unwrap_or_default();
     let mut report = Vec::new();
-    for (resource, obstacle) in resources.iter().zip(obstacles) {
+    for (resource, obstacle) in &decisions {
         let at = resource.template().unwrap_or_default();
         let what = match obstacle {
-            Some(reason) => format!("skipped: {reason}"),
-            None if !injected.contains(&at) => "injected".to_owned(),
-            None if document.pointer(&at) == after.pointer(&at) => "unchanged".to_owned(),
-            None => "updated".to_owned(),
+            Some(reason) => {
+                report.push(skipped(resource, reason));
+                continue;
+            }
+            None if !injected.contains(&at) => "injected",
+            None if document.pointer(&at) == after.pointer(&at) => "unchanged",
+            None => "updated",
         };
-        let is_done = !what.starts_with("skipped");
         report.push(format!("{resource} {what}"));
-        if is_done {
-            let anew =
-                anew.map(|reason| format!("written anew, since {reason}; uninject gives the original back"));
-            let warnings = warnings(resource, bare.pointer(&at), options).into_iter().chain(anew);
-            report.extend(warnings.map(|warning| format!("warning: {resource}: {warning}")));
-        }
+        let anew = base.anew.or(added.anew).map(written_anew);
+        let warnings = warnings(resource, bare.pointer(&at), options).into_iter().chain(anew);
+        report.extend(warnings.map(|warning| format!("warning: {resource}: {warning}")));
     }
-    Ok(Outcome { text: added, report, has_content: !document.is_null() })
+    Ok(Outcome { text: added.text, report, has_content: true })
 }
 
 /// Takes what [`inject`] added out of a document again.
@@ -83,16 +90,31 @@ pub fn inject(text: &str, options: &Options) -> Result<Outcome, Refused> {
 /// The document is malformed.
 pub fn uninject(text: &str) -> Result<Outcome, Refused> {
     let document = read(text)?;
+    let has_content = !document.is_null();
     let resources = workload::resources(&document);
     let injected = injected(&document, &resources);
-    let what = |resource: &Resource| match resource.template() {
-        Some(at) if injected.contains(&at) => "uninjected",
-        Some(_) => "skipped: it is not injected",
-        None => "skipped: not a workload",
-    };
-    let report = resources.iter().map(|resource| format!("{resource} {}", what(resource))).collect();
-    let has_content = !document.is_null();
-    Ok(Outcome { text: strip(text, document, &injected).0, report, has_content })
+    let stripped = strip(text, document, &injected);
+    let mut report = Vec::new();
+    for resource in &resources {
+        match resource.template() {
+            Some(at) if injected.contains(&at) => {
+                report.push(format!("{resource} uninjected"));
+                let anew = stripped.anew.map(written_anew);
+                report.extend(anew.map(|warning| format!("warning: {resource}: {warning}")));
+            }
+            Some(_) => report.push(skipped(resource, "it is not injected")),
+            None => report.push(skipped(resource, "not a workload")),
+        }
+    }
+    Ok(Outcome { text: stripped.text, report, has_content })
+}
+
+fn skipped(resource: &Resource, reason: &str) -> String {
+    format!("{resource} skipped: {reason}")
+}
+
+fn written_anew(reason: &str) -> String {
+    format!("written anew, since {reason}")
 }
 
 fn read(text: &str) -> Result<Value, Refused> {
@@ -121,16 +143,21 @@ fn warnings(resource: &Resource, template: Option<&Value>, options: &Options) ->
     own.into_iter().chain(workload::warnings(template, kind, options.flags.native_sidecar)).collect()
 }
 
-/// Adds grafts to the document `text`, which means `value`; in place, or, for a reason that is told, by writing it anew.
-fn add(text: &str, value: Value, grafts: &[(String, Graft)]) -> (String, Option<&'static str>) {
-    match add_in_place(text, &value, grafts) {
-        Ok(added) => (added, None),
-        Err(Unsupported(reason)) => {
-            let mut expected = value;
-            apply(&mut expected, grafts);
-            (rewrite::rewrite(text, &expected), Some(reason))
-        }
-    }
+/// A document that was changed.
+struct Changed {
+    text: String,
+    value: Value,
+    /// Why its text was written anew rather than changed in place, if it was.
+    anew: Option<&'static str>,
+}
+
+/// Adds grafts to the document `text`, which means `value`.
+fn add(text: &str, value: Value, grafts: &[(String, Graft)]) -> Changed {
+    add_in_place(text, &value, grafts).unwrap_or_else(|Unsupported(reason)| {
+        let mut value = value;
+        apply(&mut value, grafts);
+        Changed { text: rewrite::rewrite(text, &value), value, anew: Some(reason) }
+    })
 }
 
 fn apply(value: &mut Value, grafts: &[(String, Graft)]) {
@@ -141,7 +168,7 @@ fn apply(value: &mut Value, grafts: &[(String, Graft)]) {
     }
 }
 
-fn add_in_place(text: &str, value: &Value, grafts: &[(String, Graft)]) -> Result<String, Unsupported> {
+fn add_in_place(text: &str, value: &Value, grafts: &[(String, Graft)]) -> Result<Changed, Unsupported> {
     let root = tree::parse(text).ok_or(Unsupported("its text cannot be followed"))?;
     let mut edits = Vec::new();
     let mut recorded = Vec::new();
@@ -164,33 +191,40 @@ fn add_in_place(text: &str, value: &Value, grafts: &[(String, Graft)]) -> Result
         return Err(Unsupported("what is added in place would change the meaning of other parts"));
     }
     let templates = grafts.iter().map(|(at, _)| at.clone()).collect();
-    let (back, _) = strip(&added, expected, &templates);
-    if back == text { Ok(added) } else { Err(Unsupported("it could not be restored otherwise")) }
+    if strip(&added, expected.clone(), &templates).text != text {
+        return Err(Unsupported("it could not be restored otherwise"));
+    }
+    Ok(Changed { text: added, value: expected, anew: None })
 }
 
-/// The document without what was added to these pod templates, and what it then means.
-fn strip(text: &str, value: Value, templates: &BTreeSet<String>) -> (String, Value) {
+/// The document without what was added to these pod templates.
+fn strip(text: &str, value: Value, templates: &BTreeSet<String>) -> Changed {
     if templates.is_empty() {
-        return (text.to_owned(), value);
+        return Changed { text: text.to_owned(), value, anew: None };
     }
     if let Some(original) = rewrite::original(text)
         && let Ok(value) = value::parse(&original)
     {
-        return (original, value);
+        return Changed { text: original, value, anew: None };
     }
     let unrecorded = rewrite::without_record(text);
     let text = unrecorded.as_deref().unwrap_or(text);
     let mut expected = value.clone();
     strip_value(&mut expected, templates);
-    let stripped = strip_in_place(text, &value, templates)
-        .ok()
-        .filter(|stripped| value::parse(stripped).as_ref() == Ok(&expected));
-    // What somebody changed after injection, in a way that shares lines with it, is written anew.
-    let stripped = stripped.unwrap_or_else(|| match value::is_json(text) {
-        true => format!("{expected:#}\n"),
-        false => format!("{}{}", rewrite::head(text).0, emit::document(&expected)),
+    let in_place = strip_in_place(text, &value, templates).and_then(|stripped| {
+        let is_right = value::parse(&stripped).as_ref() == Ok(&expected);
+        is_right.then_some(stripped).ok_or(Unsupported("what is left would mean something else"))
     });
-    (stripped, expected)
+    match in_place {
+        Ok(text) => Changed { text, value: expected, anew: None },
+        Err(Unsupported(reason)) => {
+            let text = match value::is_json(text) {
+                true => format!("{expected:#}\n"),
+                false => format!("{}{}", rewrite::head(text).0, emit::document(&expected)),
+            };
+            Changed { text, value: expected, anew: Some(reason) }
+        }
+    }
 }
 
 fn strip_value(value: &mut Value, templates: &BTreeSet<String>) {

@@ -4,7 +4,7 @@ use conduit_k8s::owned;
 use serde_json::{Map, Value, json};
 
 use super::Options;
-use crate::{inject::pod, mesh_options::Tls, version::VERSION};
+use crate::{inject::container, mesh_options::Tls, version::VERSION};
 
 /// The user that components run as: not root, and not the proxy's, whose traffic is told apart by it.
 const UID: i64 = 2103;
@@ -171,7 +171,7 @@ impl Component {
         ]);
         if self.has_identity(options) {
             let workload = options.control_plane.component(self.name);
-            pod.insert("volumes".to_owned(), json!([pod::volume(&workload)]));
+            pod.insert("volumes".to_owned(), json!([container::volume(&workload)]));
         }
         if self.replicas > 1 {
             pod.insert(

@@ -21,12 +21,14 @@ pub struct ParseError {
 /// # Errors
 /// It is malformed: a key that appears twice, a misplaced tab, an unknown alias. The user must correct it.
 pub fn parse(text: &str) -> Result<Value, ParseError> {
-    if is_json(text)
+    let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options());
+    // JSON is not quite a part of YAML: keys may be longer, for one.
+    if read.as_ref().is_err_and(|error| !is_duplicate(error))
+        && is_json(text)
         && let Ok(value) = serde_json::from_str(text)
     {
         return Ok(value);
     }
-    let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options());
     let mut value = read.map_err(|error| refused(&error))?.unwrap_or_default();
     if !text.ends_with('\n') {
         end_without_newline(text, &mut value);
@@ -74,6 +76,10 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
+fn is_duplicate(error: &serde_saphyr::Error) -> bool {
+    matches!(error.without_snippet(), serde_saphyr::Error::DuplicateMappingKey { .. })
+}
+
 fn refused(error: &serde_saphyr::Error) -> ParseError {
     let error = error.without_snippet();
     let position = |get: fn(&serde_saphyr::Location) -> u64| {
@@ -106,6 +112,13 @@ mod tests {
         let text = "a: 0644\nb: yes\nc: 'yes'\nd: 1.5\ne: ~\nf: 2024-01-01\ng: 12e3\n1: x\n";
         let expected = json!({"a": 420, "b": true, "c": "yes", "d": 1.5, "e": null, "f": "2024-01-01", "g": 12000.0, "1": "x"});
         assert_eq!(parse(text), Ok(expected));
+    }
+
+    #[test]
+    fn json_is_read_whatever_yaml_says_of_it() {
+        let key = "k".repeat(2000);
+        let text = format!("{{\n\t\"{key}\": \"\\ud83d\\ude00\\/\u{7f}\",\t\"n\": 1e3}}");
+        assert_eq!(parse(&text), Ok(json!({key: "😀/\u{7f}", "n": 1000.0})));
     }
 
     #[test]
@@ -142,6 +155,7 @@ mod tests {
                 "{{ .Values.x }}: 1\n",
                 "a: \"x\n",
                 "{\"a\": 1,}x",
+                "{\"a\": 1, \"a\": 2}",
                 "a: b\n c: d\n"
             ]
             .map(error)
