@@ -52,7 +52,7 @@ impl<K: Object + Sync> Cache<K> {
     pub fn fixed(objects: impl IntoIterator<Item = K>) -> Self {
         let objects = objects.into_iter().map(|object| (ObjectKey::of(object.meta()), Arc::new(object)));
         let health = Health::default();
-        health.contact(true);
+        drop(health.contact(true));
         Self {
             objects: Arc::new(Mutex::new(Arc::new(objects.collect()))),
             version: Arc::new(watch::Sender::new(1)),

@@ -50,11 +50,24 @@ pub fn connect(net: Net, config: Config) -> Result<Client, ConnectError> {
     if let Some(proxy) = &config.proxy_url {
         return Err(ConnectError::Proxy(proxy.clone()));
     }
+    let plain = NetConnector { net };
+    if config.cluster_url.scheme() == Some(&Scheme::HTTP) {
+        // Not through the TLS connector: it reads the machine's trust store, and fails where there is none.
+        return over(config, plain);
+    }
     // kube builds its rustls configuration from the process-wide provider; another one installed before is kept.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let secured = config.rustls_https_connector_with_connector(plain)?;
+    over(config, secured)
+}
 
-    let https = config.rustls_https_connector_with_connector(NetConnector { net })?;
-    let connector = ServiceBuilder::new().layer(TimeoutLayer::new(OPEN_DEADLINE)).service(https);
+/// The layers of a client, on top of what opens its connections.
+fn over<C>(config: Config, connector: C) -> Result<Client, ConnectError>
+where
+    C: Service<Uri, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
+    C::Response: Connection + hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+{
+    let connector = ServiceBuilder::new().layer(TimeoutLayer::new(OPEN_DEADLINE)).service(connector);
     let http = HttpClient::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kube::api::{ListParams, Request, WatchEvent, WatchParams};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{Error, Event, Health, Object, ObjectKey, Source, Timing};
 
@@ -146,17 +146,26 @@ impl<K: Object> Follow<K> {
 
     fn succeeded(&mut self, listed: bool) {
         self.retry.reset();
-        self.health.contact(listed);
+        self.contact(listed);
     }
 
+    fn contact(&self, listed: bool) {
+        if let Some(error) = self.health.contact(listed) {
+            info!(path = self.source.path, after = error, "following the cluster again");
+        }
+    }
+
+    /// Waits before the next attempt. Of failures in a row only the first is told: they are many, and say the same.
     async fn failed(&mut self, error: &Error) {
         let delay = self.retry.next_delay();
-        self.health.failure(error);
+        let is_first = self.health.failure(error);
+        let (path, cause) = (&self.source.path, root_cause(error));
         if error.status() == Some(410) {
-            debug!(path = self.source.path, "the version is too old, listing again");
+            debug!(path, "the version is too old, listing again");
+        } else if is_first {
+            warn!(path, %error, cause, "cannot follow the cluster; what was seen of it stays in use");
         } else {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            warn!(path = self.source.path, %error, cause, ?delay, "cannot follow the cluster, trying again");
+            debug!(path, %error, cause, ?delay, "still cannot follow the cluster");
         }
         tokio::time::sleep(delay).await;
     }
@@ -212,7 +221,7 @@ impl<K: Object> Follow<K> {
         let events = begun.map_err(|_| Error::Deadline(self.timing.answer))??;
         let mut events = std::pin::pin!(events);
 
-        self.health.contact(false);
+        self.contact(false);
         let deadline = Instant::now() + life + GRACE;
         loop {
             let event = match timeout_at(deadline, events.next()).await {
@@ -220,7 +229,7 @@ impl<K: Object> Follow<K> {
                 Ok(None) => return Ok(()),
                 Err(_) => return Err(Error::Deadline(life + GRACE)),
             };
-            self.health.contact(false);
+            self.contact(false);
             match event {
                 Ok(event) => self.take(event, at, convert, on)?,
                 // One object that we cannot read hides no other; what was known of it stays.
@@ -253,6 +262,15 @@ impl<K: Object> Follow<K> {
         }
         Ok(())
     }
+}
+
+/// The innermost error: kube's and hyper's say that something failed, the one at the bottom what.
+fn root_cause(error: &Error) -> Option<String> {
+    let mut cause = std::error::Error::source(error)?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause.to_string())
 }
 
 /// Whether one event of a watch could not be decoded. kube first tries to read such an event as a `Status`, whose fields

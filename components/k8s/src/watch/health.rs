@@ -52,20 +52,23 @@ impl Health {
         self.state.lock().last_error.clone()
     }
 
-    pub(crate) fn contact(&self, listed: bool) {
-        {
+    /// The API server was heard of. Returns what had gone wrong until then.
+    pub(crate) fn contact(&self, listed: bool) -> Option<String> {
+        let ended = {
             let mut state = self.state.lock();
             state.last_contact = Some(Instant::now());
-            state.last_error = None;
-        }
+            state.last_error.take()
+        };
         if listed {
             self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         }
+        ended
     }
 
-    pub(super) fn failure(&self, error: &super::Error) {
+    /// Something failed. Returns whether it is the first failure since the API server was last heard of.
+    pub(super) fn failure(&self, error: &super::Error) -> bool {
         let mut state = self.state.lock();
         state.failures += 1;
-        state.last_error = Some(error.to_string());
+        state.last_error.replace(error.to_string()).is_none()
     }
 }
