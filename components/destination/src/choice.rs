@@ -55,7 +55,7 @@ mod tests {
 
     fn known(endpoints: impl IntoIterator<Item = u8>, choice: Choice) -> Known {
         let endpoint = |n: u8| {
-            let node = Some(if n % 2 == 0 { "even" } else { "odd" }.into());
+            let node = Some(if n & 1 == 0 { "even" } else { "odd" }.into());
             (SocketAddr::from(([10, 1, 0, n], 80)), Endpoint { node, ..Endpoint::default() })
         };
         Known { endpoints: endpoints.into_iter().map(endpoint).collect(), choice, ..Known::default() }

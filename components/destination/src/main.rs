@@ -11,6 +11,10 @@ use conduit_runtime::{Seed, drain, env::Env, log, signal};
 /// How long connections may take to end once the process is told to stop: their streams are ended at once.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What is logged unless told otherwise. kube warns of each connection that an API server's restart breaks; that is
+/// already told once, in our own words.
+const LOG: &str = "info,kube_client=error";
+
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.context("no runtime").and_then(|runtime| runtime.block_on(run()));
@@ -26,7 +30,7 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let mut env = Env::from_process();
     let config = Config::from_env(&mut env);
-    log::init(config.log.as_deref().unwrap_or("info"));
+    log::init(config.log.as_deref().unwrap_or(LOG));
     env.finish()?;
 
     let net = TokioNetwork::shared();

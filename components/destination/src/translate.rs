@@ -70,7 +70,7 @@ mod tests {
         let message = update(&Step::Snapshot(Arc::new(snapshot)));
         let Some(update::Update::Snapshot(snapshot)) = message.update else { panic!("{message:?}") };
         assert_eq!(snapshot.service, "web.shop.svc.cluster.local:80");
-        assert_eq!(snapshot.endpoints, [told.clone()]);
+        assert_eq!(snapshot.endpoints, std::slice::from_ref(&told));
 
         let message = update(&Step::Diff { upsert: [(address, known)].into(), remove: [address].into() });
         let diff = proto::Diff { upsert: vec![told], remove: vec!["[fd00::1]:80".into()] };
