@@ -14,7 +14,7 @@ use conduit_runtime::{Seed, env};
 use futures::future::{BoxFuture, FutureExt, join_all, select_all};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    batch::v1::{CronJob, Job},
+    batch::v1::Job,
     core::v1::{Container, Namespace, Pod as KubePod, ReplicationController, Service as KubeService},
 };
 use kube::{Client, Resource};
@@ -29,6 +29,9 @@ use crate::{
 /// How long changes are gathered before a new snapshot is made of them: a rollout is hundreds of changes.
 const GATHER: Duration = Duration::from_millis(200);
 
+/// How long the first snapshot waits for what is not pods.
+const OWNERS_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The objects followed. Their specs are not kept where only names matter.
 #[derive(Clone)]
 struct Caches {
@@ -39,7 +42,6 @@ struct Caches {
     deployments: Cache<Deployment>,
     stateful_sets: Cache<StatefulSet>,
     daemon_sets: Cache<DaemonSet>,
-    cron_jobs: Cache<CronJob>,
     controllers: Cache<ReplicationController>,
     namespaces: Cache<Namespace>,
 }
@@ -59,7 +61,7 @@ pub(crate) async fn follow(
         let mut changes = caches.changes();
         caches.pods.synced().await;
         // The others are a moment behind at most; owners that are not yet known would give rows the wrong names.
-        drop(tokio::time::timeout(timing.answer, caches.synced()).await);
+        drop(tokio::time::timeout(OWNERS_PATIENCE, caches.synced()).await);
         published.send_replace(Arc::new(caches.inventory(&control_plane)));
         synced();
         loop {
@@ -87,7 +89,6 @@ impl Caches {
             deployments: from.cache(|deployment: &mut Deployment| deployment.spec = None),
             stateful_sets: from.cache(|set: &mut StatefulSet| set.spec = None),
             daemon_sets: from.cache(|set: &mut DaemonSet| set.spec = None),
-            cron_jobs: from.cache(|job: &mut CronJob| job.spec = None),
             controllers: from.cache(|controller: &mut ReplicationController| controller.spec = None),
             namespaces: from.cache(|_: &mut Namespace| {}),
         };
@@ -102,13 +103,12 @@ impl Caches {
             self.deployments.synced(),
             self.stateful_sets.synced(),
             self.daemon_sets.synced(),
-            self.cron_jobs.synced(),
             self.controllers.synced(),
             self.namespaces.synced(),
         );
     }
 
-    fn changes(&self) -> [watch::Receiver<u64>; 10] {
+    fn changes(&self) -> [watch::Receiver<u64>; 9] {
         [
             self.pods.changes(),
             self.replica_sets.changes(),
@@ -117,7 +117,6 @@ impl Caches {
             self.deployments.changes(),
             self.stateful_sets.changes(),
             self.daemon_sets.changes(),
-            self.cron_jobs.changes(),
             self.controllers.changes(),
             self.namespaces.changes(),
         ]
@@ -135,7 +134,7 @@ impl Caches {
             names(Kind::StatefulSet, &self.stateful_sets),
             names(Kind::DaemonSet, &self.daemon_sets),
             names(Kind::Job, &self.jobs),
-            names(Kind::CronJob, &self.cron_jobs),
+            cron_jobs(&self.jobs),
             names(Kind::ReplicationController, &self.controllers),
         ];
         inventory.objects.extend(named.into_iter().flatten());
@@ -201,6 +200,19 @@ fn trim_pod(pod: &mut KubePod) {
 
 fn names<K: Followed + Sync>(kind: Kind, cache: &Cache<K>) -> Vec<Object> {
     cache.snapshot().keys().map(|key| Object::new(kind, &key.namespace, &key.name)).collect()
+}
+
+/// The CronJobs that have run: those that own a Job. They are not followed themselves, because a cluster before 1.21
+/// serves them under another version, and one that never ran has no pods.
+fn cron_jobs(jobs: &Cache<Job>) -> Vec<Object> {
+    let jobs = jobs.snapshot();
+    let owners = jobs.iter().filter_map(|(key, job)| match Controller::of(&job.metadata)? {
+        Controller { kind: Some(WorkloadKind::CronJob), name, .. } => {
+            Some(Object::new(Kind::CronJob, &key.namespace, name))
+        }
+        _ => None,
+    });
+    owners.collect()
 }
 
 /// What there is to know of a pod.
@@ -279,5 +291,78 @@ fn service(object: &KubeService) -> Service {
     Service {
         selector: spec.selector.clone().unwrap_or_default(),
         cluster_ips: ips.filter_map(|ip| ip.parse().ok()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(name: &str, owner: Option<&str>) -> Job {
+        let reference = |owner: &str| json!({ "apiVersion": "batch/v1", "kind": "CronJob", "name": owner, "uid": "c", "controller": true });
+        let owners: Vec<_> = owner.into_iter().map(reference).collect();
+        let metadata = json!({ "namespace": "shop", "name": name, "uid": name, "ownerReferences": owners });
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    fn meshed(mut pod: serde_json::Value) -> KubePod {
+        pod["metadata"]["labels"] = json!({ "conduit.io/control-plane-ns": "conduit" });
+        pod["metadata"]["annotations"] = json!({ "conduit.io/tls": "optional" });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn a_cron_job_is_known_by_the_jobs_it_owns() {
+        let jobs = Cache::fixed([
+            job("nightly-1", Some("nightly")),
+            job("nightly-2", Some("nightly")),
+            job("once", None),
+        ]);
+        let found: std::collections::BTreeSet<_> = cron_jobs(&jobs).into_iter().collect();
+        assert_eq!(found, [Object::new(Kind::CronJob, "shop", "nightly")].into());
+    }
+
+    #[test]
+    fn the_pod_of_a_cron_job_counts_for_its_job_too() {
+        let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "name": "nightly-1", "uid": "nightly-1",
+            "controller": true });
+        let object = meshed(json!({
+            "metadata": { "namespace": "shop", "name": "nightly-1-x", "uid": "p", "ownerReferences": [owner] },
+            "spec": { "containers": [{ "name": "app" }, { "name": "conduit-proxy",
+                "ports": [{ "name": "conduit-metrics", "containerPort": 5191 }],
+                "env": [{ "name": "CONDUIT_PROXY_CONTROL_LISTENER", "value": "tcp://0.0.0.0:5190" }] }] },
+            "status": { "phase": "Running", "podIP": "fd00::7" },
+        }));
+        let jobs = Cache::fixed([job("nightly-1", Some("nightly"))]);
+        let owners = OwnerSnapshots { replica_sets: Arc::default(), jobs: jobs.snapshot() };
+        let pod = pod(&object, &owners, &ControlPlane::default());
+        let expected = [
+            (Kind::Pod, "nightly-1-x".to_owned()),
+            (Kind::Job, "nightly-1".to_owned()),
+            (Kind::CronJob, "nightly".to_owned()),
+        ];
+        assert_eq!(pod.owners, expected.into());
+        assert_eq!((pod.metrics_port, pod.tap_port), (5191, 5190));
+        assert!(pod.meshed && pod.tls && pod.running);
+        let identity = pod.identity.unwrap();
+        assert!(identity.as_str().starts_with("nightly.cronjob.shop."), "{identity}");
+    }
+
+    #[test]
+    fn what_is_trimmed_is_not_missed() {
+        let object = meshed(json!({
+            "metadata": { "namespace": "shop", "name": "web", "uid": "p", "deletionTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "containers": [{ "name": "conduit-proxy", "image": "x",
+                "env": [{ "name": "CONDUIT_PROXY_METRICS_LISTENER", "value": "tcp://0.0.0.0:5191" }] }] },
+            "status": { "phase": "Running", "podIP": "10.0.0.7" },
+        }));
+        let owners = OwnerSnapshots { replica_sets: Arc::default(), jobs: Arc::default() };
+        let read = |object: &KubePod| pod(object, &owners, &ControlPlane::default());
+        let mut trimmed = object.clone();
+        trim_pod(&mut trimmed);
+        assert_eq!(read(&trimmed), read(&object));
+        assert_eq!((read(&object).status.as_str(), read(&object).running), ("Terminating", false));
     }
 }

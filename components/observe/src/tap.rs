@@ -23,7 +23,13 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use crate::{Metrics, inventory::Inventory, metrics::Held, problem::Problem};
+use crate::{
+    Metrics,
+    inventory::{Inventory, Pod},
+    metrics::Held,
+    problem::Problem,
+    samples::PodName,
+};
 
 pub mod event;
 mod pod;
@@ -152,6 +158,7 @@ impl Taps {
         let mut tasks = JoinSet::new();
         let mut tapped: BTreeMap<String, AbortHandle> = BTreeMap::new();
         let mut number = 0;
+        let mut is_told = false;
         loop {
             let inventory = self.inventory.borrow_and_update().clone();
             let pods = query.pods(&inventory);
@@ -162,10 +169,14 @@ impl Taps {
                 }
                 runs
             });
-            for pod in pods {
-                if tapped.contains_key(&pod.uid) || tapped.len() >= MAX_PODS {
-                    continue;
-                }
+            let missing: Vec<_> = pods.into_iter().filter(|pod| !tapped.contains_key(&pod.uid)).collect();
+            let room = MAX_PODS - tapped.len().min(MAX_PODS);
+            if let Some(pod) = missing.get(room)
+                && !is_told
+            {
+                is_told = items.send(Item::Error(beyond(pod, missing.len() - room))).await.is_ok();
+            }
+            for pod in missing.into_iter().take(room) {
                 let seed = self.seed.fork(&pod.uid);
                 let task = PodTap {
                     net: self.net.clone(),
@@ -190,6 +201,13 @@ impl Taps {
             }
         }
     }
+}
+
+/// What is told when a tap has more pods than it may: of the first of them, and how many there are.
+fn beyond(pod: &Pod, count: usize) -> PodError {
+    let PodName { namespace, name } = pod.name.clone();
+    let error = format!("{count} pods are over the limit of {MAX_PODS} for one tap; tap a smaller resource");
+    PodError { namespace, pod: name, error }
 }
 
 /// What the pods of one tap have in common.

@@ -12,7 +12,7 @@ use futures::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tonic::Status;
 
@@ -27,6 +27,8 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a proxy may take to begin.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
+/// A tap that lasted this long had begun well: what ends it is news.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Batches of one proxy that wait for their last requests to end.
 const MAX_BATCHES: usize = 64;
 
@@ -88,10 +90,15 @@ impl PodTap {
     pub(crate) async fn run(mut self) {
         let mut told = None;
         loop {
-            let error = match self.tap(&mut told).await {
+            let began = Instant::now();
+            let error = match self.tap().await {
                 Ok(Gone) => return,
                 Err(error) => error.to_string(),
             };
+            if began.elapsed() >= SETTLED {
+                self.retry.reset();
+                told = None;
+            }
             if told.as_ref() != Some(&error) {
                 let PodName { namespace, name } = self.pod.clone();
                 let report = PodError { namespace, pod: name, error: error.clone() };
@@ -105,7 +112,7 @@ impl PodTap {
     }
 
     /// One connection to the proxy, from its beginning to its end.
-    async fn tap(&mut self, told: &mut Option<String>) -> Result<Gone, TapError> {
+    async fn tap(&self) -> Result<Gone, TapError> {
         let mut client = TapClient::new(self.channel()?);
         let mut periods = interval(PERIOD);
         periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,8 +125,6 @@ impl PodTap {
                     let begun = timeout(BEGIN_DEADLINE, client.observe(request)).await;
                     let events = begun.map_err(|_| TapError::Slow)?.map_err(TapError::of)?.into_inner();
                     batches.begin(events.boxed(), self.batch);
-                    self.retry.reset();
-                    *told = None;
                 }
                 event = batches.next() => match event? {
                     Some(event) if self.is_wanted(&event, &mut admitted) => {
