@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     Shared,
     call::{self, Call, Route, Verb},
+    delete::{DeleteOptions, Deleted, Propagation},
     discovery,
     failure::{Cause, Failure},
     faults::{Fate, Verdict},
@@ -18,7 +19,7 @@ use crate::{
     object::{Key, Object, json_bytes, text},
     patch::PatchKind,
     review, watch,
-    write::{DeleteOptions, Deleted, Propagation, WriteOptions},
+    write::WriteOptions,
 };
 
 /// The connection broke, on the order of a fault.

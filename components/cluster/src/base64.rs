@@ -19,7 +19,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 /// The bytes of standard base64 with padding; line breaks are skipped, as Go's decoder does.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
-    if digits.len() % 4 != 0 {
+    if !digits.len().is_multiple_of(4) {
         return None;
     }
     let padding = digits.iter().rev().take_while(|digit| **digit == b'=').count();

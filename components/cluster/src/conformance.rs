@@ -135,6 +135,7 @@ cases! {
     endpoints {
         endpoints_follow_pods_and_their_readiness
         named_ports_are_resolved_for_each_pod
+        a_pod_without_a_named_port_is_missing_from_that_port_alone
         unready_pods_are_published_on_demand
         a_service_without_selector_is_left_alone
         a_finished_pod_is_no_endpoint

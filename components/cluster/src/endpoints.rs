@@ -13,20 +13,17 @@ use conduit_runtime::drain;
 use serde_json::{Value, json};
 
 use crate::{
-    Shared, SliceVersion,
+    Shared,
+    delete::DeleteOptions,
     member::{Member, members},
-    object::{Key, Object, entries, items, text},
+    object::{Key, Object, entries, fields_mut, text},
     resources::Res,
     select::Selector,
+    slices,
     store::Store,
-    write::{DeleteOptions, WriteOptions, Writer},
+    write::{WriteOptions, Writer},
 };
-
-/// The most endpoints a slice has; `--max-endpoints-per-slice` of the real controller.
-const SLICE_LIMIT: usize = 100;
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// How many events are looked at before the lock is given to others.
 const BATCH: usize = 1024;
@@ -177,14 +174,14 @@ fn reconcile(shared: &Shared, kinds: Kinds, key: &Key, removed: bool) {
         .collect();
     let members = members(&service, &pods);
     write_endpoints(&mut writer, kinds, &service, &members);
-    write_slices(&mut writer, kinds, &service, &members, shared.config.slices);
+    slices::write(&mut writer, kinds.slices, &service, &members, shared.config.slices);
 }
 
-fn options() -> WriteOptions {
+pub(crate) fn options() -> WriteOptions {
     WriteOptions { manager: "kube-controller-manager".to_owned(), ..Default::default() }
 }
 
-fn labels(service: &Object) -> Value {
+pub(crate) fn labels(service: &Object) -> Value {
     let mut labels = service.value.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
     if text(&service.value, "/spec/clusterIP") == "None" {
         labels[HEADLESS] = "".into();
@@ -197,10 +194,8 @@ fn write_endpoints(writer: &mut Writer<'_>, kinds: Kinds, service: &Object, memb
     let subsets = subsets(members);
     let labels = labels(service);
     let Some(old) = writer.store.get(kinds.endpoints, &key).cloned() else {
-        let value = json!({
-            "metadata": { "name": key.name(), "labels": labels },
-            "subsets": subsets,
-        });
+        let mut value = json!({ "metadata": { "name": key.name(), "labels": labels } });
+        set_subsets(&mut value, subsets);
         // It fails only when the namespace is going away.
         drop(writer.create(kinds.endpoints, key.namespace(), value, &options()));
         return;
@@ -212,40 +207,61 @@ fn write_endpoints(writer: &mut Writer<'_>, kinds: Kinds, service: &Object, memb
     }
     let mut value = old.value.clone();
     value["metadata"]["labels"] = labels;
-    value["subsets"] = subsets.into();
+    set_subsets(&mut value, subsets);
     drop(writer.replace(kinds.endpoints, &key, &old, value, &options()));
 }
 
-/// One subset for each set of ports that some pods share.
+/// No subsets are no field.
+fn set_subsets(endpoints: &mut Value, subsets: Vec<Value>) {
+    if subsets.is_empty() {
+        fields_mut(endpoints).shift_remove("subsets");
+    } else {
+        endpoints["subsets"] = subsets.into();
+    }
+}
+
+/// One subset for each set of pods that have the same ports. A pod that lacks a named port is missing from that port's
+/// subset alone, so that one pod may be in several.
 fn subsets(members: &[Member]) -> Vec<Value> {
-    let in_endpoints = |member: &&Member| !member.terminating || member.published;
-    let mut groups: Vec<(&Vec<Value>, Vec<&Member>)> = Vec::new();
-    for member in members.iter().filter(in_endpoints) {
-        match groups.iter_mut().find(|(ports, _)| **ports == member.ports) {
-            Some((_, group)) => group.push(member),
-            None => groups.push((&member.ports, vec![member])),
+    let counted: Vec<&Member> =
+        members.iter().filter(|member| !member.terminating || member.published).collect();
+    let mut ports: Vec<&Value> = Vec::new();
+    for port in counted.iter().flat_map(|member| &member.ports) {
+        if !ports.contains(&port) {
+            ports.push(port);
         }
     }
-    groups
-        .into_iter()
-        .map(|(ports, group)| {
-            let mut subset = json!({});
-            for (field, ready) in [("addresses", true), ("notReadyAddresses", false)] {
-                let addresses: Vec<_> = group
-                    .iter()
-                    .filter(|member| member.ready() == ready)
-                    .map(|member| member.address())
-                    .collect();
-                if !addresses.is_empty() {
-                    subset[field] = addresses.into();
-                }
-            }
-            if !ports.is_empty() {
-                subset["ports"] = ports.iter().map(endpoints_port).collect();
-            }
-            subset
-        })
-        .collect()
+    let mut groups: Vec<(Vec<&Value>, Vec<usize>)> = Vec::new();
+    for port in ports {
+        let having = |(index, member): (usize, &&Member)| member.ports.contains(port).then_some(index);
+        let pods: Vec<usize> = counted.iter().enumerate().filter_map(having).collect();
+        match groups.iter_mut().find(|(_, group)| *group == pods) {
+            Some((ports, _)) => ports.push(port),
+            None => groups.push((vec![port], pods)),
+        }
+    }
+    // A headless Service may have no ports at all, and still has pods.
+    let bare = counted.iter().enumerate().filter(|(_, member)| member.ports.is_empty());
+    let bare: Vec<usize> = bare.map(|(index, _)| index).collect();
+    if groups.is_empty() && !bare.is_empty() {
+        groups.push((Vec::new(), bare));
+    }
+    groups.iter().map(|(ports, pods)| subset(ports, pods.iter().map(|index| counted[*index]))).collect()
+}
+
+fn subset<'a>(ports: &[&Value], members: impl Iterator<Item = &'a Member> + Clone) -> Value {
+    let mut subset = json!({});
+    for (field, ready) in [("addresses", true), ("notReadyAddresses", false)] {
+        let addresses = members.clone().filter(|member| member.ready() == ready).map(Member::address);
+        let addresses: Vec<_> = addresses.collect();
+        if !addresses.is_empty() {
+            subset[field] = addresses.into();
+        }
+    }
+    if !ports.is_empty() {
+        subset["ports"] = ports.iter().map(|port| endpoints_port(port)).collect();
+    }
+    subset
 }
 
 /// A port in Endpoints leaves out what is empty; in a slice it does not.
@@ -257,159 +273,4 @@ fn endpoints_port(port: &Value) -> Value {
         fields.shift_remove("name");
     }
     port
-}
-
-fn write_slices(
-    writer: &mut Writer<'_>,
-    kinds: Kinds,
-    service: &Object,
-    members: &[Member],
-    version: SliceVersion,
-) {
-    let key = service.key();
-    let ours = |slice: &Arc<Object>| {
-        let labels = slice.value.pointer("/metadata/labels");
-        let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
-        label(SERVICE_NAME) == Some(key.name()) && label(MANAGED_BY) == Some(SLICE_CONTROLLER)
-    };
-    let existing: Vec<_> =
-        writer.store.list(kinds.slices, key.namespace()).into_iter().filter(ours).collect();
-    let mut plan = Plan { kept: Vec::new(), made: Vec::new() };
-    let mut wanted = slice_groups(members, version);
-    for slice in existing {
-        plan.keep(slice, &mut wanted);
-    }
-    for group in wanted {
-        plan.place(group);
-    }
-    if plan.kept.iter().all(|(_, endpoints)| endpoints.is_empty()) && plan.made.is_empty() {
-        plan.keep_one_empty();
-    }
-    plan.carry_out(writer, kinds, service, version);
-}
-
-/// Endpoints that may share a slice: one address family, one set of ports.
-struct Group {
-    family: &'static str,
-    ports: Vec<Value>,
-    endpoints: Vec<Value>,
-}
-
-fn slice_groups(members: &[Member], version: SliceVersion) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    // The beta knew no terminating endpoints.
-    for member in members.iter().filter(|member| version == SliceVersion::V1 || !member.terminating) {
-        let (family, endpoint) = (member.family(), member.endpoint(version));
-        match groups.iter_mut().find(|group| group.family == family && group.ports == member.ports) {
-            Some(group) => group.endpoints.push(endpoint),
-            None => groups.push(Group { family, ports: member.ports.clone(), endpoints: vec![endpoint] }),
-        }
-    }
-    groups
-}
-
-/// What becomes of a Service's slices: endpoints stay in the slice they are in, so that a change rewrites few.
-struct Plan {
-    kept: Vec<(Arc<Object>, Vec<Value>)>,
-    made: Vec<Group>,
-}
-
-impl Plan {
-    /// Takes out of `wanted` what `slice` already has a place for.
-    fn keep(&mut self, slice: Arc<Object>, wanted: &mut [Group]) {
-        let mut endpoints = Vec::new();
-        if let Some(group) = wanted.iter_mut().find(|group| fits(&slice, group)) {
-            for old in items(&slice.value, "/endpoints") {
-                let same = |new: &Value| {
-                    new["addresses"] == old["addresses"] && new["targetRef"] == old["targetRef"]
-                };
-                if let Some(index) = group.endpoints.iter().position(same) {
-                    endpoints.push(group.endpoints.remove(index));
-                }
-            }
-        }
-        self.kept.push((slice, endpoints));
-    }
-
-    /// Finds room for the rest of a group, in kept slices first.
-    fn place(&mut self, mut group: Group) {
-        for (slice, endpoints) in &mut self.kept {
-            if !fits(slice, &group) {
-                continue;
-            }
-            let room = SLICE_LIMIT.saturating_sub(endpoints.len()).min(group.endpoints.len());
-            endpoints.extend(group.endpoints.drain(..room));
-        }
-        while !group.endpoints.is_empty() {
-            let count = group.endpoints.len().min(SLICE_LIMIT);
-            let endpoints = group.endpoints.drain(..count).collect();
-            self.made.push(Group { family: group.family, ports: group.ports.clone(), endpoints });
-        }
-    }
-
-    /// A Service without pods has one slice without endpoints: it says that somebody looked.
-    fn keep_one_empty(&mut self) {
-        if self.kept.is_empty() {
-            self.made.push(Group { family: "IPv4", ports: Vec::new(), endpoints: Vec::new() });
-        }
-    }
-
-    fn carry_out(self, writer: &mut Writer<'_>, kinds: Kinds, service: &Object, version: SliceVersion) {
-        let (key, nothing_made) = (service.key(), self.made.is_empty());
-        for group in self.made {
-            let value = new_slice(service, &group, version);
-            // It fails only when the namespace is going away.
-            drop(writer.create(kinds.slices, key.namespace(), value, &options()));
-        }
-        let all_empty = nothing_made && self.kept.iter().all(|(_, endpoints)| endpoints.is_empty());
-        for (index, (slice, endpoints)) in self.kept.into_iter().enumerate() {
-            if endpoints.is_empty() && !(all_empty && index == 0) {
-                drop(writer.delete(kinds.slices, &slice.key(), &DeleteOptions::default()));
-                continue;
-            }
-            let mut value = slice.value.clone();
-            let ports = value["ports"].clone();
-            value["endpoints"] = endpoints.into();
-            if all_empty {
-                value["ports"] = json!([]);
-            }
-            value["metadata"]["labels"] = slice_labels(service);
-            if value["endpoints"] != slice.value["endpoints"]
-                || value["metadata"]["labels"] != slice.value["metadata"]["labels"]
-                || ports != value["ports"]
-            {
-                drop(writer.replace(kinds.slices, &slice.key(), &slice, value, &options()));
-            }
-        }
-    }
-}
-
-fn fits(slice: &Object, group: &Group) -> bool {
-    text(&slice.value, "/addressType") == group.family
-        && items(&slice.value, "/ports") == group.ports.as_slice()
-}
-
-fn slice_labels(service: &Object) -> Value {
-    let mut labels = labels(service);
-    labels[SERVICE_NAME] = service.key().name().into();
-    labels[MANAGED_BY] = SLICE_CONTROLLER.into();
-    labels
-}
-
-fn new_slice(service: &Object, group: &Group, version: SliceVersion) -> Value {
-    let key = service.key();
-    json!({
-        "apiVersion": format!("discovery.k8s.io/{}", version.as_str()),
-        "metadata": {
-            "generateName": format!("{}-", key.name()),
-            "labels": slice_labels(service),
-            "ownerReferences": [{
-                "apiVersion": "v1", "kind": "Service", "name": key.name(), "uid": service.uid(),
-                "controller": true, "blockOwnerDeletion": true,
-            }],
-        },
-        "addressType": group.family,
-        "endpoints": group.endpoints,
-        "ports": group.ports,
-    })
 }

@@ -7,10 +7,11 @@
 use serde_json::Value;
 
 use crate::{
+    delete::{DeleteOptions, Propagation, is_deleting},
     object::{Key, Object, items, meta_mut, take, text},
     resources::Res,
     store::owner_uids,
-    write::{DeleteOptions, Propagation, Writer, is_deleting},
+    write::Writer,
 };
 
 /// Carries a deletion forward as far as it can go now.

@@ -6,12 +6,12 @@
 //! - `call.rs`: what is asked for: verb, kind, namespace, name
 //! - `faults.rs`: whether it is to go wrong
 //! - `list.rs`, `watch.rs`, `select.rs`: reading
-//! - `write.rs`: creating, updating, deleting; `patch.rs` makes an update of a patch
-//! - `admit.rs`, `validate.rs`: what the server fills in and refuses
+//! - `write.rs`: creating and replacing, `patch.rs`: changing, `delete.rs`; `meta.rs`: identity and version
+//! - `admit.rs`, `addresses.rs`: what the server fills in; `validate.rs`, `names.rs`, `immutable.rs`: what it refuses
 //! - `ownership.rs`, `fields.rs`, `schema.rs`: who owns which field, and server-side apply
 //! - `gc.rs`: what a deletion leads to
 //! - `store.rs`, `object.rs`: versions, history, indexes
-//! - `endpoints.rs`, `member.rs`: the controllers that make Endpoints and EndpointSlices
+//! - `endpoints.rs`, `slices.rs`, `member.rs`: the controllers that make Endpoints and EndpointSlices
 //! - `kubelet.rs`: a pod's projected volume as files
 //! - `conformance.rs`: what is promised, run on this API and on real ones
 //! - `fixtures.rs`: objects for tests and the demo
@@ -34,11 +34,13 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use serde_json::json;
 
+mod addresses;
 mod admit;
 mod api;
 mod base64;
 mod call;
 pub mod conformance;
+mod delete;
 mod discovery;
 mod endpoints;
 mod failure;
@@ -46,9 +48,12 @@ pub mod faults;
 mod fields;
 pub mod fixtures;
 mod gc;
+mod immutable;
 pub mod kubelet;
 mod list;
 mod member;
+mod meta;
+mod names;
 mod object;
 mod ownership;
 mod patch;
@@ -57,6 +62,7 @@ mod review;
 mod schema;
 mod select;
 mod serve;
+mod slices;
 mod store;
 mod validate;
 mod watch;
@@ -160,7 +166,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) store: store::Store,
     ids: StdRng,
-    addresses: admit::Addresses,
+    addresses: addresses::Addresses,
 }
 
 impl State {
@@ -185,7 +191,7 @@ impl Cluster {
         let state = State {
             store: store::Store::new(config.event_history),
             ids: config.seed.fork("cluster ids").rng(),
-            addresses: admit::Addresses::new(config.service_network),
+            addresses: addresses::Addresses::new(config.service_network),
         };
         let served = resources::Served::new(config.slices);
         let shared = Shared {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::{
     Shared,
     failure::Failure,
+    meta::{timestamp, uid},
     object::{Key, Object, child_mut, text},
-    write,
 };
 
 /// Answers to reviews. Until told otherwise no token is known and everything is allowed.
@@ -139,7 +139,7 @@ pub(crate) fn issue_token(shared: &Shared, account: &Object, mut request: Value)
     let (token, now) = {
         let mut state = shared.state.lock();
         let writer = state.writer(shared);
-        (format!("{namespace}.{name}.{}", write::uid(writer.ids)), writer.now)
+        (format!("{namespace}.{name}.{}", uid(writer.ids)), writer.now)
     };
     let user = User {
         name: format!("system:serviceaccount:{namespace}:{name}"),
@@ -152,7 +152,7 @@ pub(crate) fn issue_token(shared: &Shared, account: &Object, mut request: Value)
     };
     shared.reviews.accept_token(&token, user);
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(TOKEN_SECONDS);
-    let expires = write::timestamp(now.saturating_add(seconds));
+    let expires = timestamp(now.saturating_add(seconds));
     request["apiVersion"] = "authentication.k8s.io/v1".into();
     request["kind"] = "TokenRequest".into();
     request["metadata"]["creationTimestamp"] = Value::Null;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{failure::Failure, object::text, resources::Resource, validate};
+use crate::{failure::Failure, names, object::text, resources::Resource};
 
 /// Which objects a list or a watch is about.
 #[derive(Debug, Clone, Default)]
@@ -117,11 +117,11 @@ fn label_term(term: &str) -> Result<LabelTerm, Failure> {
         (term, Test::Exists)
     };
     let key = key.trim();
-    if validate::wrong_qualified_name(key).is_some() {
+    if names::wrong_qualified_name(key).is_some() {
         return Err(unparsable());
     }
     if let Test::In(values) | Test::NotIn(values) = &test
-        && let Some(why) = values.iter().find_map(|value| validate::wrong_label_value(value))
+        && let Some(why) = values.iter().find_map(|value| names::wrong_label_value(value))
     {
         let message = format!("unable to parse requirement: invalid label value: at key: {key:?}: {why}");
         return Err(Failure::bad_request(message));

@@ -3,16 +3,13 @@
 use serde_json::Value;
 
 use crate::{
-    admit, base64,
+    admit,
     failure::{Cause, Failure},
+    immutable,
+    names::{NAME_LIMIT, wrong_label_value, wrong_name, wrong_qualified_name},
     object::{entries, items, text},
     resources::{NameRule, Resource},
 };
-
-/// The longest label value and name segment, RFC 1123.
-const LABEL_LIMIT: usize = 63;
-/// The longest name, RFC 1123.
-const NAME_LIMIT: usize = 253;
 /// What all annotations of an object may weigh together.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// What a Secret or ConfigMap may hold.
@@ -20,29 +17,20 @@ const DATA_LIMIT: usize = 1024 * 1024;
 
 /// The finalizers that need no domain in front.
 const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
-
-const LABEL_VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const QUALIFIED_NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const SERVICE_RULE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const PORT_RULE: &str = "must be between 1 and 65535, inclusive";
 const ADDRESS_RULE: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const KEY_RULE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
 /// Checks a new object.
 pub(crate) fn create(resource: &Resource, value: &Value) -> Result<(), Failure> {
-    decode(resource, value)?;
     let causes = common(resource, value);
     verdict(resource, value, &causes)
 }
 
 /// Checks a replacement.
 pub(crate) fn update(resource: &Resource, old: &Value, value: &Value) -> Result<(), Failure> {
-    decode(resource, value)?;
     let mut causes = common(resource, value);
-    immutable(resource, old, value, &mut causes);
-    late_finalizers(old, value, &mut causes);
+    immutable::check(resource, old, value, &mut causes);
     verdict(resource, value, &causes)
 }
 
@@ -51,23 +39,6 @@ fn verdict(resource: &Resource, value: &Value, causes: &[Cause]) -> Result<(), F
         return Ok(());
     }
     Err(Failure::invalid(resource, text(value, "/metadata/name"), causes))
-}
-
-/// What fails before validation, because bytes could not be read at all.
-fn decode(resource: &Resource, value: &Value) -> Result<(), Failure> {
-    let binary = if resource.kind == "Secret" { "/data" } else { "/binaryData" };
-    if !matches!(resource.kind, "Secret" | "ConfigMap") {
-        return Ok(());
-    }
-    for (_, data) in entries(value, binary) {
-        if base64::decode(data.as_str().unwrap_or_default()).is_none() {
-            let (kind, version) = (resource.kind, resource.version);
-            return Err(Failure::bad_request(format!(
-                "{kind} in version {version:?} cannot be handled as a {kind}: illegal base64 data"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn common(resource: &Resource, value: &Value) -> Vec<Cause> {
@@ -337,200 +308,5 @@ fn selector(resource: &Resource, value: &Value, causes: &mut Vec<Cause>) {
             &spec["template"]["metadata"]["labels"],
             why,
         ));
-    }
-}
-
-/// What may never change once it is there.
-fn immutable(resource: &Resource, old: &Value, value: &Value, causes: &mut Vec<Cause>) {
-    let mut fixed = |pointer: &str| {
-        let (was, is) = (old.pointer(pointer), value.pointer(pointer));
-        if was != is {
-            let field = pointer.trim_start_matches('/').replace('/', ".");
-            causes.push(Cause::invalid(field, is.unwrap_or(&Value::Null), "field is immutable"));
-        }
-    };
-    match resource.kind {
-        "Secret" => fixed("/type"),
-        "Deployment" | "ReplicaSet" | "DaemonSet" => fixed("/spec/selector"),
-        "Job" => {
-            fixed("/spec/selector");
-            fixed("/spec/template");
-            fixed("/spec/completions");
-        }
-        "EndpointSlice" => fixed("/addressType"),
-        _ => {}
-    }
-    match resource.kind {
-        "Pod" => pod_update(old, value, causes),
-        "RoleBinding" | "ClusterRoleBinding" if old["roleRef"] != value["roleRef"] => {
-            causes.push(Cause::invalid("roleRef", &value["roleRef"], "cannot change roleRef"));
-        }
-        "Service"
-            if text(old, "/spec/type") != "ExternalName" && text(value, "/spec/type") != "ExternalName" =>
-        {
-            let (was, is) = (&old["spec"]["clusterIP"], &value["spec"]["clusterIP"]);
-            if was != is {
-                causes.push(Cause::invalid("spec.clusterIPs[0]", [is], "may not change once set"));
-            }
-        }
-        "StatefulSet" => stateful_set_update(old, value, causes),
-        "Secret" | "ConfigMap" if old["immutable"] == Value::Bool(true) => {
-            for field in ["data", "binaryData", "immutable"] {
-                if old.get(field) != value.get(field) {
-                    causes.push(Cause::forbidden(field, "field is immutable when `immutable` is set"));
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Once somebody has asked for the deletion, nobody may put it off any further.
-fn late_finalizers(old: &Value, value: &Value, causes: &mut Vec<Cause>) {
-    if text(old, "/metadata/deletionTimestamp").is_empty() {
-        return;
-    }
-    let before = items(old, "/metadata/finalizers");
-    let new: Vec<_> =
-        items(value, "/metadata/finalizers").iter().filter(|finalizer| !before.contains(finalizer)).collect();
-    if !new.is_empty() {
-        let new = new.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let why = format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{new}}}"
-        );
-        causes.push(Cause::forbidden("metadata.finalizers", &why));
-    }
-}
-
-/// Of a pod's spec only images, deadlines and tolerations may change.
-fn pod_update(old: &Value, value: &Value, causes: &mut Vec<Cause>) {
-    let fixed = |pod: &Value| {
-        let mut spec = pod["spec"].clone();
-        for list in ["initContainers", "containers"] {
-            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-                container["image"] = Value::Null;
-            }
-        }
-        for free in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"] {
-            spec[free] = Value::Null;
-        }
-        // Binding to a node is the scheduler's, and comes once.
-        if text(&old["spec"], "/nodeName").is_empty() {
-            spec["nodeName"] = Value::Null;
-        }
-        spec
-    };
-    if fixed(old) != fixed(value) {
-        let why = "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds` or `spec.tolerations` (only additions to existing tolerations)";
-        causes.push(Cause::forbidden("spec", why));
-    }
-}
-
-fn stateful_set_update(old: &Value, value: &Value, causes: &mut Vec<Cause>) {
-    let fixed = |set: &Value| {
-        let mut spec = set["spec"].clone();
-        for free in [
-            "replicas",
-            "template",
-            "updateStrategy",
-            "minReadySeconds",
-            "persistentVolumeClaimRetentionPolicy",
-        ] {
-            spec[free] = Value::Null;
-        }
-        spec
-    };
-    if fixed(old) != fixed(value) {
-        let why = "updates to statefulset spec for fields other than 'replicas', 'template', and 'updateStrategy' are forbidden";
-        causes.push(Cause::forbidden("spec", why));
-    }
-}
-
-/// Why a name is refused, if it is.
-fn wrong_name(rule: NameRule, name: &str) -> Option<String> {
-    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = |name: &str| {
-        !name.is_empty()
-            && name.chars().all(|c| lower(c) || c == '-')
-            && name.starts_with(lower)
-            && name.ends_with(lower)
-    };
-    let (limit, valid, why) = match rule {
-        NameRule::Subdomain => (NAME_LIMIT, name.split('.').all(label), SUBDOMAIN_RULE),
-        NameRule::Label => (LABEL_LIMIT, label(name), LABEL_RULE),
-        NameRule::ServiceLabel => {
-            (LABEL_LIMIT, label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()), SERVICE_RULE)
-        }
-        NameRule::Segment => {
-            let valid = name != "." && name != ".." && !name.contains(['/', '%']);
-            (usize::MAX, valid, "may not be '.' or '..' and may not contain '/' or '%'")
-        }
-    };
-    if name.len() > limit {
-        return Some(format!("must be no more than {limit} characters"));
-    }
-    (!valid).then(|| why.to_owned())
-}
-
-pub(crate) fn wrong_label_value(value: &str) -> Option<String> {
-    if value.len() > LABEL_LIMIT {
-        return Some(format!("must be no more than {LABEL_LIMIT} characters"));
-    }
-    (!value.is_empty() && !is_label_word(value)).then(|| LABEL_VALUE_RULE.to_owned())
-}
-
-/// A label key, annotation key or finalizer: a word, optionally with a DNS name and a slash in front.
-pub(crate) fn wrong_qualified_name(key: &str) -> Option<String> {
-    let (prefix, word) = match key.split_once('/') {
-        Some((prefix, word)) => (Some(prefix), word),
-        None => (None, key),
-    };
-    if word.is_empty() {
-        return Some("name part must be non-empty".to_owned());
-    }
-    if word.len() > LABEL_LIMIT {
-        return Some(format!("name part must be no more than {LABEL_LIMIT} characters"));
-    }
-    if let Some(why) = prefix.and_then(|prefix| wrong_name(NameRule::Subdomain, prefix)) {
-        return Some(format!("prefix part {why}"));
-    }
-    (!is_label_word(word)).then(|| QUALIFIED_NAME_RULE.to_owned())
-}
-
-fn is_label_word(word: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let outer = |c: char| c.is_ascii_alphanumeric();
-    word.chars().all(inner) && word.starts_with(outer) && word.ends_with(outer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_labels_are_held_to_dns_rules() {
-        let long = "x".repeat(64);
-        assert_eq!(wrong_name(NameRule::Subdomain, "web.v1-a"), None);
-        assert_eq!(wrong_name(NameRule::Segment, "system:node"), None);
-        assert_eq!(wrong_label_value(""), None);
-        assert_eq!(wrong_label_value("a_b.C-1"), None);
-        assert_eq!(wrong_qualified_name("conduit.io/proxy-deployment"), None);
-        for (rule, name) in [
-            (NameRule::Subdomain, "Web"),
-            (NameRule::Subdomain, "a..b"),
-            (NameRule::Subdomain, "-a"),
-            (NameRule::Label, "a.b"),
-            (NameRule::Label, &long),
-            (NameRule::ServiceLabel, "1a"),
-            (NameRule::Segment, "a/b"),
-        ] {
-            assert!(wrong_name(rule, name).is_some(), "{name}");
-        }
-        for value in ["-a", "a b", "a/b", &long] {
-            assert!(wrong_label_value(value).is_some(), "{value}");
-        }
-        for key in ["", "a/", "/a", "A_/x", "a b"] {
-            assert!(wrong_qualified_name(key).is_some(), "{key}");
-        }
     }
 }

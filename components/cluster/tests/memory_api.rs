@@ -1,5 +1,7 @@
 //! The in-memory API keeps the promises of the conformance suite, as a function call and over sockets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
 use std::{sync::Arc, time::Duration};
 
 use conduit_cluster::{Cluster, Config, conformance::CASES};

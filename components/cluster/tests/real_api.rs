@@ -9,6 +9,8 @@
 //! It makes and deletes namespaces called `conduit-conformance-...` and touches nothing else. `CONDUIT_CONFORMANCE_CASE`
 //! picks cases whose names contain it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
 use conduit_cluster::conformance::CASES;
 use conduit_runtime::{Seed, env::Env};
 use futures::{StreamExt, stream};

@@ -188,3 +188,32 @@ pub(super) async fn a_terminating_pod_takes_no_traffic(s: Scratch) -> Result<(),
     .await?;
     s.kill("one").await
 }
+
+pub(super) async fn a_pod_without_a_named_port_is_missing_from_that_port_alone(
+    s: Scratch,
+) -> Result<(), Failed> {
+    let ports = json!([{ "name": "web", "port": 80, "targetPort": "http" }, { "name": "raw", "port": 81 }]);
+    service(&s, json!({ "ports": ports })).await?;
+    start(&s, "one", "10.9.0.1", true).await?;
+    let mut other = idle_pod("two", json!({ "app": "a" }));
+    other["spec"]["containers"][0]["ports"] = json!([]);
+    start_pod(&s, other, "10.9.0.2", true).await?;
+    s.eventually("each port has the pods that have it", || async {
+        let endpoints = s.get(&s.at("endpoints/a")).await?.body;
+        let subsets = endpoints["subsets"].as_array().cloned().unwrap_or_default();
+        let having = |port: &str| -> Vec<Value> {
+            let with = |subset: &&Value| {
+                subset["ports"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == port))
+            };
+            subsets
+                .iter()
+                .filter(with)
+                .flat_map(|s| s["addresses"].as_array().cloned())
+                .flatten()
+                .map(|a| a["ip"].clone())
+                .collect()
+        };
+        Ok(having("web") == ["10.9.0.1"] && having("raw") == ["10.9.0.1", "10.9.0.2"])
+    })
+    .await
+}
