@@ -97,6 +97,8 @@ pub struct Timeouts {
     pub detect: Duration,
     /// How long a pooled connection may be idle.
     pub pool_idle: Duration,
+    /// After how long without a request an HTTP/1 connection gives its buffers up; it stays open.
+    pub drowsy: Duration,
     /// How long connections are still accepted after the signal to stop.
     pub drain_grace: Duration,
     /// How long connections under way are then waited for.
@@ -159,6 +161,8 @@ impl Default for Timeouts {
             hold: Duration::from_millis(100),
             detect: Duration::from_secs(1),
             pool_idle: Duration::from_secs(60),
+            // Longer than most pauses between the requests of a program: waking up costs some microseconds.
+            drowsy: Duration::from_millis(100),
             drain_grace: Duration::from_secs(5),
             // Kubernetes ends the pod itself after its own grace period; this bound is for where nobody does.
             drain_deadline: Duration::from_secs(600),
@@ -219,7 +223,7 @@ impl Listen {
 impl Timeouts {
     fn from_env(env: &mut Env) -> Self {
         let mut timeouts = Self::default();
-        let table: [(&str, &mut Duration); 12] = [
+        let table: [(&str, &mut Duration); 13] = [
             ("CONDUIT_PROXY_PRIVATE_CONNECT_TIMEOUT", &mut timeouts.inbound_connect),
             ("CONDUIT_PROXY_PUBLIC_CONNECT_TIMEOUT", &mut timeouts.outbound_connect),
             ("CONDUIT_PROXY_TLS_HANDSHAKE_TIMEOUT", &mut timeouts.handshake),
@@ -228,6 +232,7 @@ impl Timeouts {
             ("CONDUIT_PROXY_SERVER_FIRST_HOLD", &mut timeouts.hold),
             ("CONDUIT_PROXY_DETECT_TIMEOUT", &mut timeouts.detect),
             ("CONDUIT_PROXY_OUTBOUND_ROUTER_MAX_IDLE_AGE", &mut timeouts.pool_idle),
+            ("CONDUIT_PROXY_IDLE_BUFFERS_AGE", &mut timeouts.drowsy),
             ("CONDUIT_PROXY_DRAIN_GRACE", &mut timeouts.drain_grace),
             ("CONDUIT_PROXY_DRAIN_DEADLINE", &mut timeouts.drain_deadline),
             ("CONDUIT_PROXY_TLS_POLL_INTERVAL", &mut timeouts.tls_poll),

@@ -73,7 +73,8 @@ pub(crate) async fn serve(inbound: Arc<Inbound>, accepted: Accepted, drain: drai
     };
     let session = inbound.sessions.accepted(Direction::Inbound, accepted.peer, target);
     let opening = Opening::new(Stream::plain(accepted.io));
-    if let Some(begun) = inbound.begin(&session, opening).await {
+    // Boxed, phase by phase, so that the connection holds no room for what is over: a handshake is large.
+    if let Some(begun) = Box::pin(inbound.begin(&session, opening)).await {
         inbound.proceed(session, begun, drain).await;
     }
 }
@@ -206,11 +207,11 @@ impl Inbound {
     /// Finds out what is spoken, and passes it on.
     async fn proceed(&self, session: Session, mut begun: Begun, drain: drain::Watch) {
         begun.opening.client.record(session.opened(begun.tls.clone()));
-        let version = match self.protocol(&session, &mut begun).await {
+        let version = match Box::pin(self.protocol(&session, &mut begun)).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
             Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::ServerFirst => {
-                return self.opaque(session, begun).await;
+                return Box::pin(self.opaque(session, begun)).await;
             }
             Heard::Nothing => return,
             Heard::Unreachable(error) => {
@@ -219,7 +220,7 @@ impl Inbound {
             }
         };
         let peer = session.peer();
-        if let Err(error) = tied::serve(self, session, begun, version, drain).await {
+        if let Err(error) = Box::pin(tied::serve(self, session, begun, version, drain)).await {
             if error.is_parse() {
                 self.metrics.malformed(Malformed::Http);
             }

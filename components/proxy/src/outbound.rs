@@ -91,11 +91,12 @@ pub(crate) async fn serve(outbound: Arc<Outbound>, accepted: Accepted, drain: dr
 impl Outbound {
     async fn serve(self: Arc<Self>, connection: Connection, client: Stream, drain: drain::Watch) {
         let mut opening = Opening::new(client);
-        let version = match self.protocol(&connection, &mut opening).await {
+        // Boxed, phase by phase, so that the connection holds no room for what is over: a handshake is large.
+        let version = match Box::pin(self.protocol(&connection, &mut opening)).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
             Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::ServerFirst => {
-                return self.opaque(connection, opening).await;
+                return Box::pin(self.opaque(connection, opening)).await;
             }
             Heard::Nothing => return,
             Heard::Unreachable(error) => {
@@ -108,7 +109,8 @@ impl Outbound {
         if let Some(spare) = connection.spare.lock().as_mut() {
             spare.stream = unused;
         }
-        if let Err(error) = balanced::serve(self.clone(), connection, client, version, drain).await {
+        if let Err(error) = Box::pin(balanced::serve(self.clone(), connection, client, version, drain)).await
+        {
             if error.is_parse() {
                 self.metrics.malformed(Malformed::Http);
             }

@@ -5,21 +5,31 @@
 //! leaves, its upstream connection is offered to others ([`Pool`]), and only for a moment: a server that is about to
 //! close an idle connection must not meet a new client's first request, which could not be sent again.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, task::Context, time::Duration};
 
 use conduit_identity::{Clock, UnixTime};
-use hyper::client::conn;
 use indexmap::{Equivalent, IndexMap};
 use parking_lot::Mutex;
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::{
+    sync::{OnceCell, oneshot},
+    time::{Instant, timeout},
+};
 
-use crate::{connect::Security, http::body::Upload, session::TlsStatus};
+use crate::{
+    connect::Security,
+    http::{forward::Http2, http1},
+    session::TlsStatus,
+    stream::Stream,
+};
 
 /// How long a connection without an owner is kept. Shorter than any server's patience with idle connections.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 /// Connections without an owner, over all endpoints.
 const SHARED_MAX: usize = 4_096;
+
+/// A connection stops being HTTP as soon as its task runs.
+const FALL_ASLEEP: Duration = Duration::from_secs(1);
 
 /// Upstream connections of one downstream connection: as many as it has endpoints to balance over.
 const LANES_MAX: usize = 16;
@@ -59,15 +69,32 @@ impl KeyRef<'_> {
 /// An open HTTP/1 connection on which nothing is under way.
 #[derive(Debug)]
 pub(crate) struct Idle {
-    pub(crate) sender: conn::http1::SendRequest<Upload>,
+    pub(crate) sender: http1::Sender,
+    /// What is left of the connection when it stops being HTTP.
+    pub(crate) stream: oneshot::Receiver<Stream>,
     pub(crate) tls: Arc<TlsStatus>,
     pub(crate) not_after: Option<UnixTime>,
+}
+
+/// The same without anything that speaks HTTP on it.
+#[derive(Debug)]
+pub(crate) struct Asleep {
+    pub(crate) stream: Stream,
+    pub(crate) tls: Arc<TlsStatus>,
+    pub(crate) not_after: Option<UnixTime>,
+}
+
+/// A connection for the next request.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    Awake(Idle),
+    Asleep(Asleep),
 }
 
 /// An open HTTP/2 connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
-    pub(crate) sender: conn::http2::SendRequest<Upload>,
+    pub(crate) sender: Http2,
     pub(crate) tls: Arc<TlsStatus>,
     pub(crate) not_after: Option<UnixTime>,
 }
@@ -154,8 +181,15 @@ impl Pool {
 pub(crate) struct Lanes {
     pool: Pool,
     idle_for: Duration,
-    http1: Mutex<Vec<(Key, Idle, Instant)>>,
+    http1: Mutex<Vec<Lane>>,
     http2: Mutex<Vec<(Key, Arc<OnceCell<Shared>>)>>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    key: Key,
+    kept: Kept,
+    since: Instant,
 }
 
 impl Lanes {
@@ -164,17 +198,21 @@ impl Lanes {
         Self { pool, idle_for, http1: Mutex::default(), http2: Mutex::default() }
     }
 
-    /// An idle HTTP/1 connection.
-    pub(crate) fn take(&self, key: KeyRef<'_>) -> Option<Idle> {
-        self.take_own(key).or_else(|| self.pool.take(key))
+    /// An idle HTTP/1 connection, and the key under which it is given back.
+    pub(crate) fn take(&self, key: KeyRef<'_>) -> Option<(Key, Kept)> {
+        self.take_own(key).or_else(|| self.pool.take(key).map(|idle| (key.to_key(), Kept::Awake(idle))))
     }
 
-    fn take_own(&self, key: KeyRef<'_>) -> Option<Idle> {
+    fn take_own(&self, key: KeyRef<'_>) -> Option<(Key, Kept)> {
         let mut own = self.http1.lock();
-        while let Some(index) = own.iter().rposition(|(own, ..)| key.equivalent(own)) {
-            let (_, idle, since) = own.swap_remove(index);
-            if since.elapsed() < self.idle_for && self.pool.is_usable(&idle) {
-                return Some(idle);
+        while let Some(index) = own.iter().rposition(|lane| key.equivalent(&lane.key)) {
+            let Lane { key, mut kept, since } = own.swap_remove(index);
+            let is_usable = match &mut kept {
+                Kept::Awake(idle) => self.pool.is_usable(idle),
+                Kept::Asleep(asleep) => asleep.stream.is_quiet() && self.pool.is_current(asleep.not_after),
+            };
+            if is_usable && since.elapsed() < self.idle_for {
+                return Some((key, kept));
             }
         }
         None
@@ -189,7 +227,36 @@ impl Lanes {
         if own.len() >= LANES_MAX {
             own.remove(0);
         }
-        own.push((key, idle, Instant::now()));
+        own.push(Lane { key, kept: Kept::Awake(idle), since: Instant::now() });
+    }
+
+    /// Puts the HTTP/1 connections to sleep: nobody will need them for a while.
+    pub(crate) async fn fall_asleep(&self) {
+        let lanes = std::mem::take(&mut *self.http1.lock());
+        let mut asleep = Vec::with_capacity(lanes.len());
+        for Lane { key, kept, since } in lanes {
+            let kept = match kept {
+                Kept::Awake(Idle { sender, stream, tls, not_after }) => {
+                    // A connection whose last sender is gone stops being HTTP at once.
+                    drop(sender);
+                    match timeout(FALL_ASLEEP, stream).await {
+                        Ok(Ok(stream)) => Kept::Asleep(Asleep { stream, tls, not_after }),
+                        _ => continue,
+                    }
+                }
+                asleep => asleep,
+            };
+            asleep.push(Lane { key, kept, since });
+        }
+        *self.http1.lock() = asleep;
+    }
+
+    /// Closes those of the sleeping connections that their servers closed, and has the task woken when another one is.
+    pub(crate) fn poll_asleep(&self, cx: &mut Context<'_>) {
+        self.http1.lock().retain_mut(|lane| match &mut lane.kept {
+            Kept::Awake(_) => true,
+            Kept::Asleep(asleep) => asleep.stream.poll_wake(cx).is_pending(),
+        });
     }
 
     /// The place of the one HTTP/2 connection, which several requests may want to open at once. One that fell back is
@@ -218,9 +285,10 @@ impl Lanes {
 
 impl Drop for Lanes {
     fn drop(&mut self) {
-        for (key, idle, since) in self.http1.get_mut().drain(..) {
-            if since.elapsed() < SHARED_FOR {
-                self.pool.offer(key, idle);
+        for Lane { key, kept, since } in self.http1.get_mut().drain(..) {
+            match kept {
+                Kept::Awake(idle) if since.elapsed() < SHARED_FOR => self.pool.offer(key, idle),
+                _ => {}
             }
         }
     }

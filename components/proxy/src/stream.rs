@@ -3,12 +3,13 @@
 use std::{
     io,
     io::IoSlice,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -17,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{client, server};
 
 use crate::session::Transport;
+
+/// What is read of a connection at once to see whether it woke: a usual request.
+const WAKE_BUFFER: usize = 2 << 10;
 
 /// A connection. What was read of it to find out what it carries can be put back with [`Stream::unread`].
 pub(crate) struct Stream {
@@ -27,7 +31,7 @@ pub(crate) struct Stream {
     transport: Option<Transport>,
     /// Bytes read before that.
     early: usize,
-    resetter: Option<Resetter>,
+    control: Option<Control>,
 }
 
 /// What carries the bytes. TLS is boxed: its kilobyte would sit in every plaintext connection otherwise.
@@ -37,14 +41,36 @@ enum Carrier {
     Accepted(Box<server::TlsStream<Prefixed<Io>>>),
 }
 
-/// Decides, from outside of whatever owns a [`Stream`], that it ends with a reset.
+/// What can be told to, and asked of, a [`Stream`] by others than its owner.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Resetter(Arc<AtomicBool>);
+pub(crate) struct Control(Arc<Flags>);
 
-impl Resetter {
+#[derive(Debug, Default)]
+struct Flags {
+    reset: AtomicBool,
+    blocked: AtomicBool,
+    read: AtomicBool,
+}
+
+impl Control {
     /// When the stream is dropped, its peer sees a reset instead of an orderly end.
-    pub(crate) fn arm(&self) {
-        self.0.store(true, Relaxed);
+    pub(crate) fn arm_reset(&self) {
+        self.0.reset.store(true, Relaxed);
+    }
+
+    /// Whether something was read since [`Control::forget_read`].
+    pub(crate) fn was_read(&self) -> bool {
+        self.0.read.load(Relaxed)
+    }
+
+    /// What was read so far is understood.
+    pub(crate) fn forget_read(&self) {
+        self.0.read.store(false, Relaxed);
+    }
+
+    /// Whether the peer does not take what was last written to it.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.0.blocked.load(Relaxed)
     }
 }
 
@@ -65,7 +91,7 @@ impl Stream {
     }
 
     fn new(carrier: Carrier) -> Self {
-        Self { unread: Bytes::new(), carrier: Some(carrier), transport: None, early: 0, resetter: None }
+        Self { unread: Bytes::new(), carrier: Some(carrier), transport: None, early: 0, control: None }
     }
 
     /// Puts `bytes` back in front of what is still to be read.
@@ -80,14 +106,14 @@ impl Stream {
         self.transport = Some(transport);
     }
 
-    /// The switch that makes this stream end with a reset.
-    pub(crate) fn resetter(&mut self) -> Resetter {
-        self.resetter.get_or_insert_default().clone()
+    /// For whoever does not own this stream.
+    pub(crate) fn control(&mut self) -> Control {
+        self.control.get_or_insert_default().clone()
     }
 
     /// Ends with a reset now.
     pub(crate) fn reset(mut self) {
-        self.resetter().arm();
+        self.control().arm_reset();
     }
 
     /// The connection itself, if it is in the clear, with what was put back.
@@ -98,6 +124,29 @@ impl Stream {
                 self.carrier = other;
                 None
             }
+        }
+    }
+
+    /// Waits for bytes to be there (true), or for the end (false), with no buffer of its own while it waits.
+    pub(crate) fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.unread.is_empty() {
+            let mut buffer = [MaybeUninit::uninit(); WAKE_BUFFER];
+            let mut buf = ReadBuf::uninit(&mut buffer);
+            if ready!(Pin::new(&mut *self).poll_read(cx, &mut buf)).is_ok() {
+                self.unread = Bytes::copy_from_slice(buf.filled());
+            }
+        }
+        Poll::Ready(!self.unread.is_empty())
+    }
+
+    /// Whether the peer neither said anything nor ended.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.poll_wake(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    fn mark_read(&self) {
+        if let Some(control) = &self.control {
+            control.0.read.store(true, Relaxed);
         }
     }
 
@@ -112,7 +161,7 @@ impl Stream {
     }
 
     fn is_to_be_reset(&self) -> bool {
-        self.resetter.as_ref().is_some_and(|resetter| resetter.0.load(Relaxed))
+        self.control.as_ref().is_some_and(|control| control.0.reset.load(Relaxed))
     }
 
     fn fail<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -162,11 +211,13 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.unread.is_empty() {
+            this.mark_read();
             this.reread(buf);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let result = ready!(carrier!(this, io => Pin::new(io).poll_read(cx, buf)));
+        this.mark_read();
         let read = buf.filled().len() - before;
         match &this.transport {
             Some(transport) => transport.read(read),
@@ -179,8 +230,8 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let result = ready!(carrier!(this, io => Pin::new(io).poll_write(cx, buf)));
-        Poll::Ready(this.wrote(result))
+        let result = carrier!(this, io => Pin::new(io).poll_write(cx, buf));
+        this.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -189,8 +240,8 @@ impl AsyncWrite for Stream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let result = ready!(carrier!(this, io => Pin::new(io).poll_write_vectored(cx, bufs)));
-        Poll::Ready(this.wrote(result))
+        let result = carrier!(this, io => Pin::new(io).poll_write_vectored(cx, bufs));
+        this.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -220,11 +271,15 @@ impl AsyncWrite for Stream {
 }
 
 impl Stream {
-    fn wrote(&mut self, result: io::Result<usize>) -> io::Result<usize> {
+    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Some(control) = &self.control {
+            control.0.blocked.store(result.is_pending(), Relaxed);
+        }
+        let result = ready!(result);
         if let (Ok(n), Some(transport)) = (&result, &self.transport) {
             transport.wrote(*n);
         }
-        self.fail(result)
+        Poll::Ready(self.fail(result))
     }
 }
 

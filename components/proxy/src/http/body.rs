@@ -12,9 +12,9 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::{
-    http::forward::Lease,
+    http::{forward::Lease, http1::UnderWay},
     session::{End, Exchange, Failure},
-    stream::Resetter,
+    stream::Control,
 };
 
 /// A response's body. Frames pass as they come: a client that reads slowly slows the server down.
@@ -26,6 +26,8 @@ pub(crate) struct Body {
     record: Option<Record>,
     /// The response has no body, but says how long it would be.
     only_announced: bool,
+    /// Until hyper has done with the response.
+    _under_way: Option<UnderWay>,
 }
 
 /// What goes on until the body ends.
@@ -36,7 +38,9 @@ pub(crate) struct Record {
     /// The connection that the response comes from, to be given back when it is whole.
     pub(crate) lease: Option<Lease>,
     /// Breaks the client's connection when the response breaks off: an HTTP/1 body may otherwise seem whole.
-    pub(crate) resetter: Option<Resetter>,
+    pub(crate) control: Option<Control>,
+    /// Keeps the client's HTTP/1 connection awake.
+    pub(crate) under_way: Option<UnderWay>,
     /// A call of gRPC, which has words of its own for a lost connection.
     pub(crate) grpc: bool,
 }
@@ -44,14 +48,20 @@ pub(crate) struct Record {
 impl Body {
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { incoming: None, record: None, only_announced: false }
+        Self { incoming: None, record: None, only_announced: false, _under_way: None }
     }
 
     /// The body of a server's response.
-    pub(crate) fn new(incoming: Incoming, status: StatusCode, headers: &HeaderMap, record: Record) -> Self {
+    pub(crate) fn new(
+        incoming: Incoming,
+        status: StatusCode,
+        headers: &HeaderMap,
+        mut record: Record,
+    ) -> Self {
         // hyper drops a length from a 304 without a body; it is the length the body would have (RFC 9110 section 8.6).
         let only_announced = status == StatusCode::NOT_MODIFIED && headers.contains_key(CONTENT_LENGTH);
-        let mut body = Self { incoming: Some(incoming), record: Some(record), only_announced };
+        let _under_way = record.under_way.take();
+        let mut body = Self { incoming: Some(incoming), record: Some(record), only_announced, _under_way };
         body.end_if_whole();
         body
     }
@@ -80,8 +90,8 @@ impl Record {
             Some(reason) => End::Reset(reason),
             None => End::Failed(Failure::Closed),
         });
-        if let Some(resetter) = &self.resetter {
-            resetter.arm();
+        if let Some(control) = &self.control {
+            control.arm_reset();
         }
         (self.grpc && reason.is_none()).then(unavailable)
     }

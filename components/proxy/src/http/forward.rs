@@ -5,7 +5,7 @@ use std::{error, fmt, sync::Arc};
 use http::{
     HeaderValue, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE},
-    request, response,
+    request,
 };
 use http_body::Body as _;
 use hyper::{
@@ -16,16 +16,16 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{
-    Handover,
     body::{Body, Record, Upload, h2_cause, unavailable},
     headers::{self, Becomes, Tie},
-    upgrade::Upgraded,
+    http1::{Activity, Granted},
+    upgrade,
 };
 use crate::{
-    detect::{MAX_HEAD_BYTES, MAX_HEADERS},
+    detect::MAX_HEAD_BYTES,
     pool::{Idle, Key, Lanes},
     session::{End, Exchange, Failure},
-    stream::{Resetter, Stream},
+    stream::{Control, Stream},
 };
 
 /// A request that got no response. hyper turns it into the end of an HTTP/1 connection or the reset of an HTTP/2 stream.
@@ -78,9 +78,11 @@ impl Lease {
 /// What is needed when the response to a request comes.
 pub(crate) struct Returning {
     asked: Becomes,
-    downstream: Option<OnUpgrade>,
     tie: Tie,
-    handover: Handover,
+    /// Of the client's connection, if it is HTTP/1.
+    activity: Option<Arc<Activity>>,
+    /// Of the client's stream, if it is HTTP/2 and asks for a tunnel.
+    downstream: Option<OnUpgrade>,
 }
 
 /// Removes from a request what concerns the client's connection alone.
@@ -88,57 +90,47 @@ pub(crate) fn prepare(
     mut head: request::Parts,
     incoming: Incoming,
     tie: Tie,
-    handover: Handover,
+    activity: Option<Arc<Activity>>,
 ) -> (Request<Upload>, Returning) {
     let asked = headers::prepare_request(&mut head, tie);
+    if let Some(activity) = &activity {
+        activity.set_asks(asked != Becomes::Http);
+    }
     let body = Upload((!incoming.is_end_stream()).then_some(incoming));
     let mut request = Request::from_parts(head, body);
-    let downstream = (asked != Becomes::Http).then(|| hyper::upgrade::on(&mut request));
-    (request, Returning { asked, downstream, tie, handover })
+    let wants_tunnel = asked != Becomes::Http && activity.is_none();
+    let downstream = wants_tunnel.then(|| hyper::upgrade::on(&mut request));
+    (request, Returning { asked, tie, activity, downstream })
 }
 
 impl Returning {
-    /// Whether the connection may stop being HTTP.
-    pub(crate) fn asks(&self) -> bool {
-        self.asked != Becomes::Http
-    }
-
-    /// Whether it does, with this response.
-    pub(crate) fn is_granted<B>(&self, response: &Response<B>) -> bool {
-        self.asked.is_granted_by(response.status())
-    }
-
     /// The response as the client gets it; its end is the end of `record`.
     pub(crate) fn response(self, response: Response<Incoming>, mut record: Record) -> Response<Body> {
         let (mut head, incoming) = response.into_parts();
         record.exchange.responded(head.status, &head.headers);
-        let granted = headers::prepare_response(&mut head, self.asked, self.tie);
-        if granted && let Some(downstream) = self.downstream {
-            return hand_over(head, incoming, downstream, &self.handover, record);
+        if headers::prepare_response(&mut head, self.asked, self.tie) {
+            return self.hand_over(Response::from_parts(head, incoming), record);
+        }
+        if let Some(activity) = self.activity.filter(|_| self.asked != Becomes::Http) {
+            activity.set_asks(false);
         }
         let body = Body::new(incoming, head.status, &head.headers, record);
         Response::from_parts(head, body)
     }
-}
 
-fn hand_over(
-    head: response::Parts,
-    incoming: Incoming,
-    downstream: OnUpgrade,
-    handover: &Handover,
-    mut record: Record,
-) -> Response<Body> {
-    let mut response = Response::from_parts(head, incoming);
-    let not_after = record.lease.as_ref().and_then(|lease| lease.idle.not_after);
-    let upgraded = Upgraded { downstream, upstream: hyper::upgrade::on(&mut response), not_after };
-    match response.version() {
-        // A stream among others, which goes on.
-        http::Version::HTTP_2 => upgraded.splice(),
-        _ => *handover.lock() = Some(upgraded),
+    /// The request is over; the connections go on, each with its own record.
+    fn hand_over(self, mut response: Response<Incoming>, mut record: Record) -> Response<Body> {
+        record.exchange.end(End::Complete);
+        if let Some(downstream) = self.downstream {
+            upgrade::splice(downstream, hyper::upgrade::on(&mut response));
+        }
+        if let Some(activity) = self.activity {
+            let idle = record.lease.take().map(|lease| lease.idle);
+            let not_after = idle.as_ref().and_then(|idle| idle.not_after);
+            activity.grant(Granted { upstream: idle.map(|idle| idle.stream), not_after });
+        }
+        response.map(|_| Body::empty())
     }
-    // The request is over; the connections go on, each with its own record.
-    record.exchange.end(End::Complete);
-    response.map(|_| Body::empty())
 }
 
 /// An answer of our own. It is the last one of its HTTP/1 connection: what follows on it may be the request's body.
@@ -170,6 +162,11 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
+    /// There was no connection any more to send it on.
+    pub(crate) fn closed() -> Self {
+        Self { unsent: None, is_unprocessed: false, failure: Failure::Closed, reason: None }
+    }
+
     /// Ends the request's record, and tells the client in the words of its protocol: a call of gRPC by a status, HTTP/2
     /// by a reset, HTTP/1 by the end of the connection.
     ///
@@ -179,7 +176,7 @@ impl Unanswered {
         self,
         exchange: &mut Exchange,
         grpc: bool,
-        resetter: Option<&Resetter>,
+        control: Option<&Control>,
     ) -> Result<Response<Body>, Failed> {
         exchange.end(match self.reason {
             Some(reason) => End::Reset(reason),
@@ -191,8 +188,8 @@ impl Unanswered {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             return Ok(response);
         }
-        if let Some(resetter) = resetter {
-            resetter.arm();
+        if let Some(control) = control {
+            control.arm_reset();
         }
         Err(Failed::sent(self.failure, self.reason))
     }
@@ -212,28 +209,8 @@ impl From<TrySendError<Request<Upload>>> for Unanswered {
     }
 }
 
-/// Sends requests over one HTTP/1 connection.
-pub(crate) type Http1 = conn::http1::SendRequest<Upload>;
 /// Sends requests over one HTTP/2 connection.
 pub(crate) type Http2 = conn::http2::SendRequest<Upload>;
-
-/// Speaks HTTP/1 on `stream`; the second value ends with the connection.
-///
-/// # Errors
-/// None that a new connection has; hyper says it may.
-pub(crate) async fn open_http1(
-    stream: Stream,
-) -> Result<(Http1, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error> {
-    let mut client = conn::http1::Builder::new();
-    client
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .preserve_header_case(true)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .allow_spaces_after_header_name_in_responses(true);
-    let (sender, connection) = client.handshake(TokioIo::new(stream)).await?;
-    Ok((sender, connection.with_upgrades()))
-}
 
 /// Speaks HTTP/2 on `stream`; the second value ends with the connection.
 ///

@@ -3,11 +3,13 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use conduit_identity::UnixTime;
@@ -15,38 +17,40 @@ use conduit_runtime::drain;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::{Begun, Inbound};
 use crate::{
     http::{
-        self as serving, Handover, Version,
+        self as serving, Version,
         body::{Body, Record, Upload},
-        forward::{self, Failed, Http1, Http2, Unanswered},
+        forward::{self, Failed, Http2, Unanswered},
         headers::{self, Tie},
+        http1::{self, Activity, Ended},
     },
     metrics::Labels,
     session::{End, Failure, Session, TlsStatus, Why},
-    stream::{Resetter, Stream},
+    stream::{Control, Stream},
 };
+
+/// The application's connection stops being HTTP as soon as the client's has.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// What the requests of one connection share.
 struct Tied {
     session: Session,
     source: TlsStatus,
     labels: Labels,
-    /// Of the client's connection; HTTP/2 has a better way to say that a request failed.
-    resetter: Option<Resetter>,
     application: Application,
-    handover: Handover,
-    /// A request that asks for an upgrade is under way: the end of HTTP is not the end of the connection.
-    upgrading: AtomicBool,
 }
 
 /// The connection to the application.
 enum Application {
-    /// One request at a time, as they come.
-    Http1(Mutex<Http1>),
+    Http1 {
+        /// None while the connection is asleep.
+        sender: Mutex<Option<http1::Sender>>,
+        activity: Arc<Activity>,
+    },
     Http2(Http2),
 }
 
@@ -60,39 +64,29 @@ pub(super) async fn serve(
 ) -> Result<(), hyper::Error> {
     let Begun { opening, tls: source, not_after } = begun;
     let (mut client, server) = opening.into_streams();
-    let Some(server) = inbound.application(&session, server).await else {
+    let Some(server) = Box::pin(inbound.application(&session, server)).await else {
         client.reset();
         return Ok(());
     };
-    let resetter = client.resetter();
-    let handover = Handover::default();
-    let tied = |application, resetter| Tied {
-        session: session.clone(),
-        source,
-        labels: Labels::default(),
-        resetter,
-        application,
-        handover: handover.clone(),
-        upgrading: AtomicBool::new(false),
-    };
-    let ending = expiring(inbound, drain, not_after);
+    let tied = |application| Arc::new(Tied { session, source, labels: Labels::default(), application });
+    // Boxed once: each hand it goes through would hold room for it otherwise.
+    let ending = Box::pin(expiring(inbound, drain, not_after));
     match version {
         Version::Http1 => {
-            let (sender, connection) = forward::open_http1(server).await?;
-            let tied = tied(Application::Http1(Mutex::new(sender)), Some(resetter.clone()));
-            side_by_side((client, version), tied, (connection, resetter), ending).await?;
+            let activity = Activity::new(client.control(), inbound.config.timeouts.drowsy);
+            let tied = tied(Application::Http1 { sender: Mutex::default(), activity });
+            let streams = Box::pin(serve_http1(&tied, client, server, ending)).await?;
+            if let Some((client, server)) = streams {
+                Box::pin(inbound.copy(&tied.session, client, server, not_after)).await;
+            }
         }
         Version::Http2 => {
-            let (sender, connection) = forward::open_http2(server).await?;
-            let tied = tied(Application::Http2(sender), None);
-            side_by_side((client, version), tied, (connection, resetter), ending).await?;
+            let serve = async {
+                let (sender, connection) = forward::open_http2(server).await?;
+                serve_http2(&tied(Application::Http2(sender)), client, connection, ending).await
+            };
+            Box::pin(serve).await?;
         }
-    }
-    let upgraded = handover.lock().take();
-    if let Some(upgraded) = upgraded
-        && let Ok((client, server)) = upgraded.streams().await
-    {
-        inbound.copy(&session, client, server, not_after).await;
     }
     Ok(())
 }
@@ -105,50 +99,124 @@ async fn expiring(inbound: &Inbound, drain: drain::Watch, not_after: Option<Unix
     }
 }
 
-/// Runs both connections in one task, each until it ends; the end of the application's ends the client's.
-async fn side_by_side(
-    (client, version): (Stream, Version),
-    tied: Tied,
-    (application, resetter): (impl Future<Output = Result<(), hyper::Error>>, Resetter),
-    ending: impl Future<Output = ()>,
-) -> Result<(), hyper::Error> {
-    let tied = Arc::new(tied);
-    let (handover, upgrading) = (tied.handover.clone(), Arc::clone(&tied));
-    let (application_ended, application_end) = oneshot::channel::<()>();
-    let forward = move |request| {
-        let tied = Arc::clone(&tied);
-        async move { tied.forward(request).await }
-    };
-    let ending = async {
-        tokio::select! {
-            () = ending => {}
-            _ = application_end => {}
+/// Returns both connections when they stopped being HTTP.
+async fn serve_http1(
+    tied: &Arc<Tied>,
+    mut client: Stream,
+    mut application: Stream,
+    mut ending: Pin<Box<impl Future<Output = ()>>>,
+) -> Result<Option<(Stream, Stream)>, hyper::Error> {
+    loop {
+        // Boxed, so that a sleeping connection does not hold room for a waking one.
+        match Box::pin(serve_awake(tied, client, application, ending.as_mut())).await? {
+            Both::Closed => return Ok(None),
+            Both::Granted(client, application) => return Ok(Some((client, application))),
+            Both::Asleep(sleeping, beside) => (client, application) = (sleeping, beside),
         }
-    };
-    let mut client = pin!(serving::serve(client, version, forward, ending));
-    let mut application = pin!(async {
-        let ended = application.await;
-        if let Err(error) = &ended {
-            tracing::debug!(%error, "the connection to the application broke");
-            resetter.arm();
+        // Whatever the application does now is its end, or makes no sense.
+        let others = |cx: &mut Context<'_>| application.poll_wake(cx).map(drop);
+        if !http1::sleep(&mut client, others, ending.as_mut()).await {
+            tokio::join!(http1::close(client), http1::close(application));
+            return Ok(None);
         }
-        // Dropping it tells the client's connection.
-        (ended.is_ok() && upgrading.upgrading.load(Relaxed)).then_some(application_ended)
-    });
-    tokio::select! {
-        ended = client.as_mut() => {
-            let is_upgraded = handover.lock().is_some();
-            if is_upgraded {
-                application.await;
-            }
-            ended
-        }
-        _untold = application.as_mut() => client.await,
     }
 }
 
+enum Both {
+    Closed,
+    Asleep(Stream, Stream),
+    Granted(Stream, Stream),
+}
+
+/// Runs both connections in one task; the end of the application's ends the client's.
+async fn serve_awake(
+    tied: &Arc<Tied>,
+    client: Stream,
+    application: Stream,
+    mut ending: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Both, hyper::Error> {
+    let Application::Http1 { sender, activity } = &tied.application else { return Ok(Both::Closed) };
+    let (send, connection) = http1::open(application).await?;
+    *sender.lock() = Some(send);
+    let gone = AtomicBool::new(false);
+    let ending = pin!(poll_fn(|cx| match gone.load(Relaxed) {
+        true => Poll::Ready(()),
+        false => ending.as_mut().poll(cx),
+    }));
+    // Boxed, so that an idle connection does not hold room for a request.
+    let forward = |request| Box::pin(tied.clone().forward(request));
+    let mut client = pin!(http1::serve(client, forward, activity, ending));
+    let mut driver = pin!(http1::drive(connection));
+    let mut driven = None;
+    let ended = poll_fn(|cx| {
+        if driven.is_none()
+            && let Poll::Ready(end) = driver.as_mut().poll(cx)
+        {
+            if let Err(error) = &end {
+                tracing::debug!(%error, "the connection to the application broke");
+                activity.control().arm_reset();
+            }
+            // An upgrade that is not answered yet is no end.
+            gone.store(end.is_err() || !activity.asks(), Relaxed);
+            driven = Some(end);
+        }
+        client.as_mut().poll(cx)
+    })
+    .await?;
+    sender.lock().take();
+    if let Ended::Closed = ended {
+        return Ok(Both::Closed);
+    }
+    let application = match driven {
+        Some(end) => end?,
+        None => match timeout(HANDOVER, driver).await {
+            Ok(end) => end?,
+            Err(_) => return Ok(Both::Closed),
+        },
+    };
+    Ok(match ended {
+        Ended::Closed => Both::Closed,
+        Ended::Asleep(client) => Both::Asleep(client, application),
+        Ended::Granted(client, _) => Both::Granted(client, application),
+    })
+}
+
+async fn serve_http2(
+    tied: &Arc<Tied>,
+    client: Stream,
+    connection: impl Future<Output = Result<(), hyper::Error>>,
+    mut ending: Pin<Box<impl Future<Output = ()>>>,
+) -> Result<(), hyper::Error> {
+    let tied = tied.clone();
+    let forward = move |request| tied.clone().forward(request);
+    let gone = AtomicBool::new(false);
+    let ending = poll_fn(|cx| match gone.load(Relaxed) {
+        true => Poll::Ready(()),
+        false => ending.as_mut().poll(cx),
+    });
+    let mut client = pin!(serving::serve_http2(client, forward, ending));
+    let mut connection = pin!(connection);
+    poll_fn(|cx| {
+        if !gone.load(Relaxed)
+            && let Poll::Ready(end) = connection.as_mut().poll(cx)
+        {
+            gone.store(true, Relaxed);
+            if let Err(error) = end {
+                tracing::debug!(%error, "the connection to the application broke");
+            }
+        }
+        client.as_mut().poll(cx)
+    })
+    .await
+}
+
 impl Tied {
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
+    async fn forward(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
+        let activity = match &self.application {
+            Application::Http1 { activity, .. } => Some(activity.clone()),
+            Application::Http2(_) => None,
+        };
+        let under_way = activity.as_ref().map(Activity::begin);
         let (head, incoming) = request.into_parts();
         let mut exchange = self.session.request(&head, &self.source);
         if !headers::target_fits(&head) {
@@ -157,27 +225,40 @@ impl Tied {
         }
         let grpc = headers::is_grpc(&head);
         exchange.dispatched(self.session.target(), &self.labels, &TlsStatus::Plain(Why::Loopback));
-        let (request, returning) = forward::prepare(head, incoming, Tie::Tied, self.handover.clone());
-        self.upgrading.store(returning.asks(), Relaxed);
+        let (request, returning) = forward::prepare(head, incoming, Tie::Tied, activity);
         match self.send(request).await {
             Ok(response) => {
-                self.upgrading.store(returning.is_granted(&response), Relaxed);
-                let record = Record { exchange, lease: None, resetter: self.resetter.clone(), grpc };
+                let record =
+                    Record { exchange, lease: None, control: self.control().cloned(), under_way, grpc };
                 Ok(returning.response(response, record))
             }
-            Err(unanswered) => unanswered.answer(&mut exchange, grpc, self.resetter.as_ref()),
+            Err(unanswered) => unanswered.answer(&mut exchange, grpc, self.control()),
         }
     }
 
     async fn send(&self, request: Request<Upload>) -> Result<Response<Incoming>, Unanswered> {
         match &self.application {
-            Application::Http1(sender) => {
+            Application::Http1 { sender, .. } => {
                 // A connection that has ended says so again when the request is sent.
-                drop(poll_fn(|cx| sender.lock().poll_ready(cx)).await);
-                let answer = sender.lock().try_send_request(request);
-                Ok(answer.await?)
+                let ready = poll_fn(|cx| {
+                    sender.lock().as_mut().map_or(Poll::Ready(Ok(())), |sender| sender.poll_ready(cx))
+                });
+                drop(ready.await);
+                let answer = sender.lock().as_mut().map(|sender| sender.try_send_request(request));
+                match answer {
+                    Some(answer) => Ok(answer.await?),
+                    None => Err(Unanswered::closed()),
+                }
             }
             Application::Http2(sender) => Ok(sender.clone().try_send_request(request).await?),
+        }
+    }
+
+    /// Of the client's connection, if it is HTTP/1; HTTP/2 has a better way to say that a request failed.
+    fn control(&self) -> Option<&Control> {
+        match &self.application {
+            Application::Http1 { activity, .. } => Some(activity.control()),
+            Application::Http2(_) => None,
         }
     }
 }

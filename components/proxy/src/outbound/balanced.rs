@@ -1,29 +1,38 @@
 //! HTTP from the application: each request finds its own way.
 
-use std::sync::Arc;
+mod way;
+
+use std::{
+    future::pending,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use conduit_runtime::drain;
 use http::{Request, Response, StatusCode, header::HOST, request};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{
-    Connection, Outbound,
-    route::{Opened, Route},
-};
+use super::{Connection, Outbound, route::Route};
 use crate::{
     balance::InFlight,
-    connect::{ConnectError, Connected, Remote, Security},
+    connect::{ConnectError, Remote},
     http::{
-        self as serving, Handover, Version,
+        self as serving, Version,
         body::{Body, Record, Upload},
         forward::{self, Failed, Lease, Unanswered},
         headers::{self, Tie},
+        http1::{self, Activity, Ended, Granted},
     },
-    pool::{Idle, KeyRef, Lanes, Shared},
-    session::{End, Exchange, Failure, TlsStatus},
-    stream::{Resetter, Stream},
+    pool::Lanes,
+    session::{End, Exchange, Failure},
+    stream::{Control, Stream},
 };
+
+/// Both ends of an upgrade stop being HTTP as soon as the answer is written.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// How often a request that did not reach a server is sent again.
 const MAX_REPLAYS: usize = 3;
@@ -32,18 +41,10 @@ const MAX_REPLAYS: usize = 3;
 struct Balanced {
     outbound: Arc<Outbound>,
     connection: Connection,
-    version: Version,
     lanes: Arc<Lanes>,
-    /// Of the client's connection; HTTP/2 has a better way to say that a request failed.
-    resetter: Option<Resetter>,
-    handover: Handover,
+    /// Of the client's connection, if it is HTTP/1; HTTP/2 has better ways to say what happens to a request.
+    activity: Option<Arc<Activity>>,
     drain: drain::Watch,
-}
-
-/// An upstream connection for one request.
-enum Way {
-    Http1(Lease),
-    Http2(Shared),
 }
 
 /// Serves to the end of the connection.
@@ -54,44 +55,68 @@ pub(super) async fn serve(
     version: Version,
     drain: drain::Watch,
 ) -> Result<(), hyper::Error> {
-    let resetter = (version == Version::Http1).then(|| client.resetter());
+    let drowsy = outbound.config.timeouts.drowsy;
     let lanes = Arc::new(Lanes::new(outbound.pool.clone(), outbound.config.timeouts.pool_idle));
-    let handover = Handover::default();
-    let session = connection.session.clone();
-    let balanced = Balanced {
-        outbound: outbound.clone(),
-        connection,
-        version,
-        lanes,
-        resetter,
-        handover: handover.clone(),
-        drain: drain.clone(),
-    };
-    let balanced = Arc::new(balanced);
-    let forward = move |request| {
-        let balanced = Arc::clone(&balanced);
-        async move { balanced.forward(request).await }
-    };
-    let ending = async {
-        match version {
-            // The application may be about to use its idle connection: it is told with the next response.
-            Version::Http1 => std::future::pending().await,
-            Version::Http2 => drain.signaled().await,
-        }
-    };
-    serving::serve(client, version, forward, ending).await?;
-    let upgraded = handover.lock().take();
-    if let Some(upgraded) = upgraded
-        && let not_after = upgraded.not_after
-        && let Ok((client, server)) = upgraded.streams().await
-    {
-        outbound.copy(&session, client, server, not_after).await;
+    let activity = (version == Version::Http1).then(|| Activity::new(client.control(), drowsy));
+    let balanced = Arc::new(Balanced { outbound, connection, lanes, activity, drain });
+    match &balanced.activity {
+        Some(activity) => Box::pin(serve_http1(&balanced, activity, client)).await,
+        None => Box::pin(serve_http2(&balanced, client)).await,
     }
-    Ok(())
+}
+
+async fn serve_http1(
+    balanced: &Arc<Balanced>,
+    activity: &Arc<Activity>,
+    mut client: Stream,
+) -> Result<(), hyper::Error> {
+    // The application may be about to use its idle connection: it is told of the end with its next response.
+    let mut ending = pin!(pending());
+    loop {
+        // Boxed, so that an idle connection does not hold room for a request.
+        let forward = |request| Box::pin(balanced.clone().forward(request));
+        // Boxed, so that a sleeping connection does not hold room for a waking one.
+        match Box::pin(http1::serve(client, forward, activity, ending.as_mut())).await? {
+            Ended::Closed => return Ok(()),
+            Ended::Asleep(asleep) => client = asleep,
+            Ended::Granted(client, granted) => {
+                Box::pin(balanced.tunnel(client, granted)).await;
+                return Ok(());
+            }
+        }
+        Box::pin(balanced.lanes.fall_asleep()).await;
+        let others = |cx: &mut Context<'_>| {
+            balanced.lanes.poll_asleep(cx);
+            Poll::Pending
+        };
+        if !http1::sleep(&mut client, others, ending.as_mut()).await {
+            http1::close(client).await;
+            return Ok(());
+        }
+    }
+}
+
+async fn serve_http2(balanced: &Arc<Balanced>, client: Stream) -> Result<(), hyper::Error> {
+    let drain = balanced.drain.clone();
+    let balanced = balanced.clone();
+    let forward = move |request| balanced.clone().forward(request);
+    serving::serve_http2(client, forward, async move { drain.signaled().await }).await
 }
 
 impl Balanced {
+    /// The connection is not HTTP any more.
+    async fn tunnel(&self, client: Stream, granted: Granted) {
+        let Some(upstream) = granted.upstream else { return };
+        match timeout(HANDOVER, upstream).await {
+            Ok(Ok(server)) => {
+                self.outbound.copy(&self.connection.session, client, server, granted.not_after).await;
+            }
+            _ => client.reset(),
+        }
+    }
+
     async fn forward(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
+        let under_way = self.activity.as_ref().map(Activity::begin);
         let (head, incoming) = request.into_parts();
         let mut exchange = self.connection.session.request(&head, &self.connection.source);
         let (version, grpc) = (head.version, headers::is_grpc(&head));
@@ -101,12 +126,12 @@ impl Balanced {
         }
         let authority = authority(&head);
         let route = self.outbound.route(&self.connection, &authority).await;
-        let (request, returning) = forward::prepare(head, incoming, Tie::Loose, self.handover.clone());
+        let (request, returning) = forward::prepare(head, incoming, Tie::Loose, self.activity.clone());
         match self.send(request, &authority, route, &mut exchange).await {
             Ok((response, lease)) => {
-                let record = Record { exchange, lease, resetter: self.resetter.clone(), grpc };
+                let record = Record { exchange, lease, control: self.control().cloned(), under_way, grpc };
                 let mut response = returning.response(response, record);
-                if self.version == Version::Http1 && self.drain.is_signaled() {
+                if self.activity.is_some() && self.drain.is_signaled() {
                     forward::make_last(&mut response);
                 }
                 Ok(response)
@@ -118,13 +143,15 @@ impl Balanced {
             Err(Unsent::Connect(error)) => {
                 exchange.end(End::Failed(error.failure()));
                 tracing::debug!(%error, authority, "a request cannot be delivered");
-                self.resetter.iter().for_each(Resetter::arm);
+                self.control().into_iter().for_each(Control::arm_reset);
                 Err(Failed::unsent(error.failure()))
             }
-            Err(Unsent::Unanswered(unanswered)) => {
-                unanswered.answer(&mut exchange, grpc, self.resetter.as_ref())
-            }
+            Err(Unsent::Unanswered(unanswered)) => unanswered.answer(&mut exchange, grpc, self.control()),
         }
+    }
+
+    fn control(&self) -> Option<&Control> {
+        self.activity.as_ref().map(|activity| activity.control())
     }
 
     /// Sends to one endpoint after the other, as long as it is certain that none has looked at the request.
@@ -169,63 +196,6 @@ impl Balanced {
             }
         }
     }
-
-    /// A connection to `remote`: one that is there, or a new one.
-    async fn way(&self, remote: &Remote, authority: &str) -> Result<Way, ConnectError> {
-        let security = self.outbound.connector.security(remote, self.connection.session.peer().ip());
-        let key = KeyRef { addr: remote.addr(), security: &security, authority };
-        match self.version {
-            Version::Http1 => {
-                if let Some(idle) = self.lanes.take(key) {
-                    return Ok(Way::Http1(Lease { lanes: self.lanes.clone(), key: key.to_key(), idle }));
-                }
-                let opened = self.open(remote, &security).await?;
-                self.lease(opened, authority).await.map(Way::Http1)
-            }
-            Version::Http2 => {
-                let place = self.lanes.shared(key);
-                let shared = place.get_or_try_init(|| self.share(remote, &security)).await?;
-                Ok(Way::Http2(shared.clone()))
-            }
-        }
-    }
-
-    async fn lease(&self, opened: Opened, authority: &str) -> Result<Lease, ConnectError> {
-        let Opened { remote, connected: Connected { stream, tls, not_after } } = opened;
-        let (sender, connection) = forward::open_http1(stream).await.map_err(broken)?;
-        run(connection);
-        let security = Security::of(&tls);
-        let key = KeyRef { addr: remote.addr(), security: &security, authority }.to_key();
-        let idle = Idle { sender, tls: Arc::new(tls), not_after };
-        Ok(Lease { lanes: self.lanes.clone(), key, idle })
-    }
-
-    async fn share(&self, remote: &Remote, security: &Security) -> Result<Shared, ConnectError> {
-        let Opened { connected: Connected { stream, tls, not_after }, .. } =
-            self.open(remote, security).await?;
-        let (sender, connection) = forward::open_http2(stream).await.map_err(broken)?;
-        run(connection);
-        Ok(Shared { sender, tls: Arc::new(tls), not_after })
-    }
-
-    async fn open(&self, remote: &Remote, security: &Security) -> Result<Opened, ConnectError> {
-        let connected = match self.take_spare(remote, security) {
-            Some(spare) => spare,
-            None => self.outbound.connector.open(remote, security).await?,
-        };
-        if let Remote::Endpoint(endpoint) = remote {
-            endpoint.load.connected();
-        }
-        Ok(Opened { remote: remote.clone(), connected })
-    }
-
-    /// The connection that was dialled ahead, if it is the one that is wanted first; it is closed otherwise.
-    fn take_spare(&self, remote: &Remote, security: &Security) -> Option<Connected> {
-        let spare = self.connection.spare.lock().take()?;
-        let is_wanted = spare.addr == remote.addr() && spare.security == *security;
-        let stream = spare.stream.filter(|_| is_wanted)?;
-        Some(Connected { stream, tls: spare.tls, not_after: spare.not_after })
-    }
 }
 
 /// Why a request is not answered.
@@ -234,45 +204,6 @@ enum Unsent {
     Nowhere,
     Connect(ConnectError),
     Unanswered(Unanswered),
-}
-
-impl Way {
-    fn tls(&self) -> &TlsStatus {
-        match self {
-            Self::Http1(lease) => &lease.idle.tls,
-            Self::Http2(shared) => &shared.tls,
-        }
-    }
-
-    /// A copy of a request without a body, where the peer may prove that it did not look at it.
-    fn keep_for_replay(&self, request: &Request<Upload>) -> Option<Request<Upload>> {
-        match self {
-            Self::Http2(_) if request.body().0.is_none() => {
-                let mut again = Request::new(Upload(None));
-                *again.method_mut() = request.method().clone();
-                *again.uri_mut() = request.uri().clone();
-                *again.version_mut() = request.version();
-                *again.headers_mut() = request.headers().clone();
-                Some(again)
-            }
-            _ => None,
-        }
-    }
-
-    /// Waiting is bounded by the client's patience, not by ours: a slow answer is an answer.
-    async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Unanswered> {
-        Ok(match self {
-            Self::Http1(lease) => lease.idle.sender.try_send_request(request).await?,
-            Self::Http2(shared) => shared.sender.try_send_request(request).await?,
-        })
-    }
-
-    fn into_lease(self) -> Option<Lease> {
-        match self {
-            Self::Http1(lease) => Some(lease),
-            Self::Http2(_) => None,
-        }
-    }
 }
 
 /// The request, if it may be sent again.
@@ -320,18 +251,4 @@ fn authority(head: &request::Parts) -> Box<str> {
     let of_uri = head.uri.authority().map(|authority| authority.as_str());
     let of_host = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
     of_uri.or_else(of_host).unwrap_or_default().into()
-}
-
-/// Runs a connection until it ends: when the peer closes it, or when nobody holds its sender any more.
-fn run(connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) {
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection broke");
-        }
-    });
-}
-
-/// hyper failed before a byte was sent, which a connection that has just opened does only when it breaks.
-fn broken(error: hyper::Error) -> ConnectError {
-    ConnectError::Unreachable(std::io::Error::other(error))
 }

@@ -8,6 +8,7 @@ mod support;
 mod discovery;
 mod http;
 mod http2;
+mod idle;
 mod inbound;
 mod layering;
 mod outbound;
