@@ -29,12 +29,13 @@ pub(crate) struct Component {
     name: &'static str,
     address: SocketAddr,
     part: Part,
-    kubelet: Part,
+    kubelet: Option<Part>,
 }
 
 impl Component {
     pub(crate) async fn stop(self, deadline: Duration) {
-        tokio::join!(self.part.stop(deadline), self.kubelet.stop(Duration::ZERO));
+        self.part.stop(deadline).await;
+        drop(self.kubelet);
     }
 }
 
@@ -45,7 +46,7 @@ struct Place {
     client: Client,
     ip: std::net::IpAddr,
     identity: PathBuf,
-    kubelet: Part,
+    kubelet: Option<Part>,
 }
 
 impl Mesh {

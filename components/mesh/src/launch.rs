@@ -104,13 +104,13 @@ pub(crate) async fn report(
 
 /// Mounts the pod's identity volume, with what there is of it, and keeps it current. Without such a volume the directory
 /// stays empty.
-pub(crate) async fn mount(shared: &Shared, pod: &CreatedPod) -> (PathBuf, Part) {
+pub(crate) async fn mount(shared: &Shared, pod: &CreatedPod) -> (PathBuf, Option<Part>) {
     let namespace = pod.object.metadata.namespace.as_deref().unwrap_or_default();
     let directory = shared.volumes.join(namespace).join(&pod.name);
     let volumes = pod.object.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let is_mounted = volumes.map(|volume| &volume.name).any(|name| name == owned::IDENTITY_VOLUME);
     if !is_mounted {
-        return (directory, Part::start("no volume", |_| std::future::ready(())));
+        return (directory, None);
     }
     let kubelet = Kubelet { client: shared.client.clone(), period: VOLUME_SYNC, deadline: VOLUME_DEADLINE };
     if let Err(error) = kubelet.sync(&pod.object, owned::IDENTITY_VOLUME, &directory).await {
@@ -120,7 +120,7 @@ pub(crate) async fn mount(shared: &Shared, pod: &CreatedPod) -> (PathBuf, Part) 
     let part = Part::start(format!("kubelet of {}", pod.name), |drain| async move {
         kubelet.run(&object, owned::IDENTITY_VOLUME, &mounted, drain).await;
     });
-    (directory, part)
+    (directory, Some(part))
 }
 
 /// A pod of an application: its volume, its sidecar, its containers.
@@ -132,7 +132,7 @@ pub struct RunningPod {
     identity: PathBuf,
     app: Part,
     proxy: Option<Part>,
-    kubelet: Part,
+    kubelet: Option<Part>,
 }
 
 impl RunningPod {
@@ -202,7 +202,7 @@ impl RunningPod {
         if let Some(proxy) = self.proxy {
             proxy.stop(end.saturating_duration_since(Instant::now())).await;
         }
-        self.kubelet.stop(Duration::ZERO).await;
+        drop(self.kubelet);
     }
 }
 
