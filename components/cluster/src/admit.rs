@@ -67,6 +67,14 @@ fn common(resource: &Resource, value: &mut Value) -> Result<(), Failure> {
         "Pod" => pod_spec(child_mut(value, "spec")),
         "Service" => service(value),
         "Endpoints" => endpoints(value),
+        // What was empty in Go is null in JSON; clients of the beta have no typed decoder that would hide it.
+        "EndpointSlice" if resource.version == "v1beta1" => {
+            for name in ["endpoints", "ports"] {
+                if value[name].as_array().is_none_or(Vec::is_empty) {
+                    value[name] = Value::Null;
+                }
+            }
+        }
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ReplicationController" | "Job" => {
             if resource.kind == "ReplicationController"
                 && let Some(labels) = value.pointer("/spec/template/metadata/labels").cloned()

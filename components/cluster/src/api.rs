@@ -77,7 +77,7 @@ fn other(
         if method != Method::POST {
             return Err(Failure::method_not_allowed());
         }
-        let answer = shared.reviews.answer(review.kind, namespace, parse(&received.body)?)?;
+        let answer = shared.reviews.answer(review.kind, namespace, received.json()?)?;
         return Ok(json(StatusCode::CREATED, json_bytes(&answer)));
     }
     let answer = discovery::answer(shared, path)?;
@@ -168,7 +168,7 @@ fn check_subresource(call: &Call) -> Result<(), Failure> {
 }
 
 fn create(shared: &Shared, call: &Call, received: &Received) -> Result<Response<Body>, Failure> {
-    let value = parse(&received.body)?;
+    let value = received.json()?;
     if !call.subresource.is_empty() {
         return create_on(shared, call, &value, received);
     }
@@ -216,7 +216,7 @@ fn success() -> Value {
 }
 
 fn update(shared: &Shared, call: &Call, key: &Key, received: &Received) -> Result<Response<Body>, Failure> {
-    let value = parse(&received.body)?;
+    let value = received.json()?;
     let options = write_options(call, received)?;
     let mut state = shared.state.lock();
     let (object, created) = state.writer(shared).update(call.resource, key, value, &options)?;
@@ -225,9 +225,8 @@ fn update(shared: &Shared, call: &Call, key: &Key, received: &Received) -> Resul
 }
 
 fn patch(shared: &Shared, call: &Call, key: &Key, received: &Received) -> Result<Response<Body>, Failure> {
-    let content_type = received.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let kind = PatchKind::of(content_type.unwrap_or_default())?;
-    let patch = parse(&received.body)?;
+    let kind = PatchKind::of(received.header(header::CONTENT_TYPE))?;
+    let patch = received.json()?;
     let options = write_options(call, received)?;
     let mut state = shared.state.lock();
     let mut writer = state.writer(shared);
@@ -285,9 +284,22 @@ fn delete_collection(shared: &Shared, call: &Call, received: &Received) -> Resul
     Ok(json(StatusCode::OK, list::whole(call, revision, &listed)))
 }
 
-fn parse(body: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(body)
-        .map_err(|error| Failure::bad_request(format!("the body of the request is not valid JSON: {error}")))
+impl Received {
+    fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body. JSON whatever it is called, as long as it is not called something else that we know of: a client that
+    /// speaks protobuf must hear why it is not understood.
+    fn json(&self) -> Result<Value, Failure> {
+        let content_type = self.header(header::CONTENT_TYPE);
+        if content_type.contains("protobuf") || content_type.contains("cbor") {
+            return Err(Failure::unsupported_media("application/json"));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::bad_request(format!("the body of the request is not valid JSON: {error}"))
+        })
+    }
 }
 
 fn write_options(call: &Call, received: &Received) -> Result<WriteOptions, Failure> {
@@ -299,8 +311,7 @@ fn write_options(call: &Call, received: &Received) -> Result<WriteOptions, Failu
             return Err(Failure::invalid_options("PatchOptions", cause));
         }
     };
-    let agent =
-        received.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let agent = received.header(header::USER_AGENT);
     let manager = match call.params.text("fieldManager") {
         "" => agent.split('/').next().unwrap_or_default(),
         named => named,
@@ -316,7 +327,7 @@ fn write_options(call: &Call, received: &Received) -> Result<WriteOptions, Failu
 
 /// From the body, else from the query.
 fn delete_options(call: &Call, received: &Received) -> Result<DeleteOptions, Failure> {
-    let body = if received.body.is_empty() { Value::Null } else { parse(&received.body)? };
+    let body = if received.body.is_empty() { Value::Null } else { received.json()? };
     let text = |name: &str| body[name].as_str().unwrap_or_else(|| call.params.text(name));
     let orphans = body["orphanDependents"].as_bool();
     let propagation = match text("propagationPolicy") {

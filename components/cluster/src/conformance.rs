@@ -39,8 +39,9 @@ impl std::fmt::Debug for Case {
 impl Case {
     /// Runs it in the namespace `namespace`, which it makes and deletes. The namespace must not exist.
     ///
-    /// The client must not try refused requests again (`Config::default_retry`). The API must regard [`ANCIENT_VERSION`] as too old to be watched from, which a real one does by itself and the
-    /// one in memory after [`crate::Cluster::compact`]; and somebody must run the endpoints controllers.
+    /// The client must not try refused requests again (`Config::default_retry`), and somebody must run the endpoints
+    /// controllers. Of the history since [`ANCIENT_VERSION`] the API must have all or, as the one in memory after
+    /// [`crate::Cluster::compact`], nothing.
     ///
     /// # Errors
     /// What the API did that the case does not allow.
@@ -98,7 +99,7 @@ cases! {
         a_watch_without_a_version_begins_with_what_is_there
         entering_and_leaving_a_selection_is_being_added_and_deleted
         a_watch_of_one_name_sees_no_other
-        a_watch_from_an_ancient_version_is_told_that_it_expired
+        a_watch_from_an_ancient_version_is_complete_or_told_that_it_expired
         a_watch_ends_in_time_and_says_how_far_it_came
         a_streaming_list_ends_with_a_bookmark
         a_watcher_of_kube_sees_every_object

@@ -144,20 +144,25 @@ pub(crate) fn keep_identity(old: &Value, value: &mut Value, options: &WriteOptio
     }
 }
 
+/// Whether two versions of an object ask for the same: all but their metadata and status.
+pub(crate) fn same_content(old: &Value, new: &Value) -> bool {
+    same_fields(old, new, &["metadata", "status"])
+}
+
 /// Whether an update changes nothing a reader could see. Ownership alone is no reason for a new version.
 pub(crate) fn unchanged(old: &Value, new: &Value) -> bool {
-    let fields = |value: &Value| -> Vec<(String, Value)> {
-        let mut fields = value.as_object().cloned().unwrap_or_default();
-        if let Some(meta) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-            for name in ["managedFields", "resourceVersion"] {
-                take(meta, name);
-            }
-        }
-        let mut fields: Vec<_> = fields.into_iter().collect();
-        fields.sort_by(|a, b| a.0.cmp(&b.0));
+    same_fields(old, new, &["metadata"])
+        && same_fields(&old["metadata"], &new["metadata"], &["managedFields", "resourceVersion"])
+}
+
+fn same_fields(old: &Value, new: &Value, except: &[&str]) -> bool {
+    let covered = |by: &Value, fields: &Value| {
+        let fields = fields.as_object().into_iter().flatten();
         fields
+            .filter(|(name, _)| !except.contains(&name.as_str()))
+            .all(|(name, value)| by.get(name) == Some(value))
     };
-    fields(old) == fields(new)
+    covered(new, old) && covered(old, new)
 }
 
 /// Decodes and encodes as the Go types do: unknown fields go, wrong types are refused, empty metadata is left out.

@@ -16,7 +16,7 @@ use crate::{
     gc,
     meta::{
         check_name, check_type, check_unmoved, check_version, generate_name, keep_identity, normalise,
-        place_in, timestamp, uid, unchanged,
+        place_in, same_content, timestamp, uid, unchanged,
     },
     object::{Key, Object, meta_mut, take, text},
     ownership,
@@ -141,7 +141,7 @@ impl Writer<'_> {
             self.addresses.assign(&resource, &mut value, Some(&old.value), self.store)?;
         }
         validate::update(&resource, &old.value, &value)?;
-        if resource.generation && value.get("spec") != old.value.get("spec") {
+        if resource.generation && !same_content(&old.value, &value) {
             let generation =
                 old.value.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or(0) + 1;
             meta_mut(&mut value).insert("generation".to_owned(), generation.into());

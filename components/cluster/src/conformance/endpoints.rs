@@ -92,6 +92,10 @@ pub(super) async fn endpoints_follow_pods_and_their_readiness(s: Scratch) -> Res
     until(&s, &["10.9.0.2"], &[]).await?;
     let endpoints = s.get(&s.at("endpoints/a")).await?.expect(200)?.body;
     same("labels", &endpoints["metadata"]["labels"]["team"], "x")?;
+    let generation = slices(&s).await?.first().map(|slice| slice["metadata"]["generation"].clone());
+    ensure(generation.and_then(|generation| generation.as_u64()) > Some(1), || {
+        "changed slices of generation 1".to_owned()
+    })?;
     let target = &endpoints["subsets"][0]["addresses"][0]["targetRef"];
     same("kind of the target", &target["kind"], "Pod")?;
     same("name of the target", &target["name"], "two")?;

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use kube::Client;
 use serde_json::{Value, json};
 
-/// A version that was current when the cluster was made, and of which no history is left.
+/// A version that was current when the cluster was made.
 pub const ANCIENT_VERSION: &str = "1";
 
 /// How long a case waits for what controllers do: a real one may take seconds.
