@@ -15,6 +15,8 @@ use conduit_net::{Accepted, Io, Listener, LocalAddr, Net, Network, Resolved, Tok
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 
+use crate::running::{Here, Processes};
+
 /// The first pod's address; 127.0.0.x is left to whatever else runs on the machine.
 const FIRST: u32 = u32::from_be_bytes([127, 16, 0, 1]);
 /// Pods a mesh may have: what fits between [`FIRST`] and the end of 127.0.0.0/8, with room to spare.
@@ -27,10 +29,20 @@ pub struct Addresses {
     next: Arc<Mutex<u32>>,
 }
 
+/// A world of its own that pods live in: hands out the place for each.
+pub trait Hosts: Send + Sync + std::fmt::Debug + 'static {
+    /// The place of the next pod.
+    ///
+    /// # Errors
+    /// There is none left.
+    fn host(&self) -> io::Result<Host>;
+}
+
 #[derive(Debug, Clone)]
 enum Kind {
     Loopback,
     Ports(PortMap),
+    Elsewhere(Arc<dyn Hosts>),
 }
 
 /// Which port of 127.0.0.1 stands for which address of a pod.
@@ -45,6 +57,11 @@ impl Addresses {
     /// Ports of 127.0.0.1. Works everywhere; a server sees every client as 127.0.0.1.
     pub fn ports() -> Self {
         Self { kind: Kind::Ports(PortMap::default()), next: Arc::new(Mutex::new(FIRST)) }
+    }
+
+    /// Those of another world, as in a simulation.
+    pub fn of(hosts: Arc<dyn Hosts>) -> Self {
+        Self { kind: Kind::Elsewhere(hosts), next: Arc::new(Mutex::new(FIRST)) }
     }
 
     /// The best that this machine has.
@@ -66,7 +83,7 @@ impl Addresses {
     /// What a program outside the mesh dials for an address of a pod; none when nobody listens there.
     pub(crate) fn real(&self, address: SocketAddr) -> Option<SocketAddr> {
         match &self.kind {
-            Kind::Loopback => Some(address),
+            Kind::Loopback | Kind::Elsewhere(_) => Some(address),
             Kind::Ports(map) => real(Some(map), address),
         }
     }
@@ -82,6 +99,9 @@ impl Addresses {
     /// # Errors
     /// No address is left.
     pub fn host(&self) -> io::Result<Host> {
+        if let Kind::Elsewhere(hosts) = &self.kind {
+            return hosts.host();
+        }
         let mut next = self.next.lock();
         if *next >= FIRST + MAX {
             return Err(io::Error::new(
@@ -92,31 +112,40 @@ impl Addresses {
         let ip = IpAddr::from(Ipv4Addr::from(*next));
         *next += 1;
         Ok(match &self.kind {
-            Kind::Loopback => Host::new(ip, ip, Arc::new(TokioNetwork::from_source(ip)), None),
             Kind::Ports(map) => {
                 Host::new(ip, Ipv4Addr::LOCALHOST.into(), TokioNetwork::shared(), Some(map.clone()))
+            }
+            Kind::Loopback | Kind::Elsewhere(_) => {
+                Host::new(ip, ip, Arc::new(TokioNetwork::from_source(ip)), None)
             }
         })
     }
 }
 
-/// One pod's sockets: it binds its own address and connects from it.
+/// One pod's sockets, which it binds at its own address and connects from, and where its processes run.
 #[derive(Clone)]
 pub struct Host {
     ip: IpAddr,
     bind_ip: IpAddr,
     net: Net,
     ports: Option<PortMap>,
+    processes: Arc<dyn Processes>,
 }
 
 impl Host {
     fn new(ip: IpAddr, bind_ip: IpAddr, net: Net, ports: Option<PortMap>) -> Self {
-        Self { ip, bind_ip, net, ports }
+        Self { ip, bind_ip, net, ports, processes: Here::shared() }
     }
 
-    /// A pod that is a host of its own on `net`, as in a simulation: it binds the unspecified address there.
-    pub fn of_network(ip: IpAddr, net: Net) -> Self {
-        Self::new(ip, Ipv4Addr::UNSPECIFIED.into(), net, None)
+    /// A pod that is a host of its own on `net`, as in a simulation: it binds the unspecified address there, and what it
+    /// runs is run by `processes`.
+    pub fn of_network(ip: IpAddr, net: Net, processes: Arc<dyn Processes>) -> Self {
+        Self { processes, ..Self::new(ip, Ipv4Addr::UNSPECIFIED.into(), net, None) }
+    }
+
+    /// Where the pod's processes run.
+    pub(crate) fn processes(&self) -> &dyn Processes {
+        &*self.processes
     }
 
     /// The pod's address, as everybody in the mesh knows it.

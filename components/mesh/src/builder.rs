@@ -7,10 +7,13 @@ use conduit_identity::{Clock, ControlPlane, Crypto, SystemClock};
 use conduit_runtime::Seed;
 use kube::Client;
 
-use crate::{Addresses, Error, Mesh, Services};
+use crate::{Addresses, Error, Mesh, PodEvent, Services};
+
+/// Hears what happens to pods, at the moment it happens.
+pub type PodObserver = Arc<dyn Fn(PodEvent) + Send + Sync>;
 
 /// What a mesh is to be like.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Builder {
     pub(crate) addresses: Addresses,
     pub(crate) clock: Arc<dyn Clock>,
@@ -19,6 +22,8 @@ pub struct Builder {
     pub(crate) crypto: Crypto,
     pub(crate) control_plane: ControlPlane,
     pub(crate) pull: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) observer: Option<PodObserver>,
 }
 
 /// What everything in the mesh shares.
@@ -29,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) crypto: Crypto,
     pub(crate) control_plane: ControlPlane,
     pub(crate) pull: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) observer: Option<PodObserver>,
     pub(crate) cluster: Cluster,
     /// Calls the API as a function: for what a cluster's own parts and its operator do.
     pub(crate) client: Client,
@@ -37,6 +44,14 @@ pub(crate) struct Shared {
     pub(crate) services: Services,
     /// Where kubelet mounts volumes.
     pub(crate) volumes: PathBuf,
+}
+
+impl Shared {
+    pub(crate) fn tell(&self, event: impl FnOnce() -> PodEvent) {
+        if let Some(observer) = &self.observer {
+            observer(event());
+        }
+    }
 }
 
 impl Builder {
@@ -50,6 +65,8 @@ impl Builder {
             crypto: Crypto::shipped(),
             control_plane: ControlPlane::default(),
             pull: Duration::from_secs(1),
+            grace: Duration::ZERO,
+            observer: None,
         }
     }
 
@@ -86,6 +103,21 @@ impl Builder {
     #[must_use]
     pub fn pull(mut self, pull: Duration) -> Self {
         self.pull = pull;
+        self
+    }
+
+    /// How long a pod that was deleted goes on accepting: its application waits so long before it stops, and so does its
+    /// sidecar. None by default, where whoever ends a pod has taken it out of its Services before.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Tells `observer` what happens to pods.
+    #[must_use]
+    pub fn observer(mut self, observer: PodObserver) -> Self {
+        self.observer = Some(observer);
         self
     }
 

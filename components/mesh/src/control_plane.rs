@@ -1,16 +1,22 @@
 //! The control plane's parts, each in a pod of its own, wired as their binaries wire them.
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use conduit_identity::{Clock, Files, Workload};
-use conduit_k8s::owned;
-use conduit_net::Net;
+use conduit_k8s::{client::ConnectError, owned};
 use conduit_runtime::drain;
 use kube::Client;
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, Mesh, PodNet, Service,
+    Error, Mesh, PodEvent, PodNet, Service, Sidecar,
+    builder::Shared,
     deployment::AppError,
     launch::{self, CreatedPod},
     mesh::within,
@@ -27,26 +33,35 @@ const TLS_POLL: Duration = Duration::from_secs(1);
 /// A part of the control plane, running.
 pub(crate) struct Component {
     name: &'static str,
+    pod: String,
     address: SocketAddr,
     part: Part,
     kubelet: Option<Part>,
 }
 
 impl Component {
-    pub(crate) async fn stop(self, deadline: Duration) {
+    pub(crate) async fn stop(self, shared: &Shared, deadline: Duration) {
         self.part.stop(deadline).await;
         drop(self.kubelet);
+        shared.tell(|| PodEvent::Ended { name: self.pod });
     }
 }
 
 /// What a component finds in its pod.
 struct Place {
     pod: CreatedPod,
-    net: Net,
-    client: Client,
-    ip: std::net::IpAddr,
+    net: PodNet,
+    ip: IpAddr,
     identity: PathBuf,
     kubelet: Option<Part>,
+}
+
+impl Place {
+    /// Makes the component's client, where the component runs.
+    fn api_client(&self, shared: &Shared) -> impl FnOnce() -> Result<Client, ConnectError> + Send + 'static {
+        let (net, api, namespace) = (self.net.app(), shared.api, shared.control_plane.namespace.clone());
+        move || conduit_k8s::client::plain(net, api, &namespace)
+    }
 }
 
 impl Mesh {
@@ -62,14 +77,13 @@ impl Mesh {
         let mut config = conduit_ca::Config::new(self.shared.control_plane.clone(), admin);
         config.holder.clone_from(&place.pod.name);
         config.on_started = Some(started);
-        let deps = conduit_ca::Deps {
-            client: place.client.clone(),
-            net: place.net.clone(),
-            clock,
-            seed: self.shared.seed.fork("ca"),
-            crypto: self.shared.crypto.clone(),
+        let (shared, api_client) = (self.shared.clone(), place.api_client(&self.shared));
+        let (net, seed) = (place.net.app(), self.shared.seed.fork(&place.pod.name));
+        let run = |drain| async move {
+            let crypto = shared.crypto.clone();
+            let deps = conduit_ca::Deps { client: api_client()?, net, clock, seed, crypto };
+            conduit_ca::run(config, deps, drain).await.map_err(AppError::from)
         };
-        let run = |drain| conduit_ca::run(config, deps, drain);
         self.run(owned::COMPONENT_CA, place, admin, listening, run).await
     }
 
@@ -90,15 +104,19 @@ impl Mesh {
             ..conduit_destination::Config::default()
         };
         let (started, listening) = oneshot::channel();
-        let deps = conduit_destination::Deps {
-            client: place.client.clone(),
-            net: place.net.clone(),
-            clock: self.shared.clock.clone(),
-            seed: self.shared.seed.fork("destination"),
-            crypto: self.shared.crypto.clone(),
-            started: Some(started),
+        let (shared, api_client) = (self.shared.clone(), place.api_client(&self.shared));
+        let (net, seed) = (place.net.app(), self.shared.seed.fork(&place.pod.name));
+        let run = |drain| async move {
+            let deps = conduit_destination::Deps {
+                client: api_client()?,
+                net,
+                clock: shared.clock.clone(),
+                seed,
+                crypto: shared.crypto.clone(),
+                started: Some(started),
+            };
+            conduit_destination::run(config, deps, drain).await.map_err(AppError::from)
         };
-        let run = |drain| conduit_destination::run(config, deps, drain);
         self.run(owned::COMPONENT_DESTINATION, place, address, listening, run).await
     }
 
@@ -123,15 +141,19 @@ impl Mesh {
             ..conduit_observe::Config::default()
         };
         let (started, listening) = oneshot::channel();
-        let deps = conduit_observe::Deps {
-            client: place.client.clone(),
-            net: place.net.clone(),
-            clock: self.shared.clock.clone(),
-            seed: self.shared.seed.fork("observe"),
-            crypto: self.shared.crypto.clone(),
-            started: Some(started),
+        let (shared, api_client) = (self.shared.clone(), place.api_client(&self.shared));
+        let (net, seed) = (place.net.app(), self.shared.seed.fork(&place.pod.name));
+        let run = |drain| async move {
+            let deps = conduit_observe::Deps {
+                client: api_client()?,
+                net,
+                clock: shared.clock.clone(),
+                seed,
+                crypto: shared.crypto.clone(),
+                started: Some(started),
+            };
+            conduit_observe::run(config, deps, drain).await.map_err(AppError::from)
         };
-        let run = |drain| conduit_observe::run(config, deps, drain);
         self.run(owned::COMPONENT_OBSERVE, place, address, listening, run).await
     }
 
@@ -146,15 +168,42 @@ impl Mesh {
         Some(self.real(observe.address))
     }
 
-    /// Stops a component of the control plane; nothing happens when it does not run.
-    pub async fn stop_component(&mut self, name: &str, deadline: Duration) {
-        let (stopping, staying) =
+    /// Stops every replica of a component of the control plane, as a cluster does: deleted in the API, told to stop, cut
+    /// off after `deadline`. Nothing happens when none runs.
+    ///
+    /// # Errors
+    /// The API refuses to delete a pod; all of them are stopped nevertheless.
+    pub async fn stop_component(&mut self, name: &str, deadline: Duration) -> Result<(), Error> {
+        let namespace = self.shared.control_plane.namespace.clone();
+        let mut result = Ok(());
+        for component in self.take_component(name) {
+            result = result.and(launch::delete_pod(&self.shared, &namespace, &component.pod).await);
+            component.stop(&self.shared, deadline).await;
+        }
+        result
+    }
+
+    /// Ends every replica of a component at once; the API hears nothing of it, and goes on showing their pods as ready.
+    /// How many those were.
+    pub fn kill_component(&mut self, name: &str) -> usize {
+        let killed = self.take_component(name);
+        for component in &killed {
+            self.shared.tell(|| PodEvent::Ended { name: component.pod.clone() });
+        }
+        killed.len()
+    }
+
+    /// Addresses of the pods of a component that run.
+    pub fn component_ips(&self, name: &str) -> Vec<IpAddr> {
+        let replicas = self.components.iter().filter(|component| component.name == name);
+        replicas.map(|component| component.address.ip()).collect()
+    }
+
+    fn take_component(&mut self, name: &str) -> Vec<Component> {
+        let (taken, staying) =
             std::mem::take(&mut self.components).into_iter().partition(|component| component.name == name);
         self.components = staying;
-        let stopping: Vec<Component> = stopping;
-        for component in stopping {
-            component.stop(deadline).await;
-        }
+        taken
     }
 
     /// Creates a component's objects and its pod, as `conduit install` and the cluster would.
@@ -178,15 +227,22 @@ impl Mesh {
         let pod = pods.remove(0);
         let host = shared.addresses.host().map_err(Error::Address)?;
         let ip = host.ip();
-        let net = PodNet::unmeshed(host, &workload.namespace, shared.services.clone()).app();
-        let client = conduit_k8s::client::plain(net.clone(), shared.api, &workload.namespace)?;
+        let net = PodNet::unmeshed(host, &workload.namespace, shared.services.clone());
         let (identity, kubelet) = launch::mount(shared, &pod).await;
-        launch::report(shared, &pod, ip, false).await?;
-        Ok(Place { pod, net, client, ip, identity, kubelet })
+        shared.tell(|| PodEvent::Began {
+            namespace: workload.namespace.clone(),
+            name: pod.name.clone(),
+            deployment: workload.name.clone(),
+            sidecar: Sidecar::Absent,
+            ip,
+            identity_dir: identity.clone(),
+        });
+        launch::report(shared, &pod.object, &pod.name, ip, false).await?;
+        Ok(Place { pod, net, ip, identity, kubelet })
     }
 
     /// Runs a component until it says that it has started; its pod is ready then.
-    async fn run<Bound, E, Fut>(
+    async fn run<Bound, Fut>(
         &mut self,
         name: &'static str,
         place: Place,
@@ -195,16 +251,16 @@ impl Mesh {
         run: impl FnOnce(drain::Watch) -> Fut,
     ) -> Result<(), Error>
     where
-        E: Into<AppError> + Send,
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        Bound: Send,
+        Fut: Future<Output = Result<(), AppError>> + Send + 'static,
     {
-        let Place { pod, ip, kubelet, .. } = place;
+        let Place { pod, net, ip, kubelet, .. } = place;
         let (failed, failure) = oneshot::channel();
-        let part = Part::start(name, |drain| {
+        let part = Part::start_on(net.processes(), name, |drain| {
             let running = run(drain);
             async move {
                 if let Err(error) = running.await {
-                    drop(failed.send(error.into()));
+                    drop(failed.send(error));
                 }
             }
         });
@@ -216,8 +272,8 @@ impl Mesh {
         };
         let not_started = |reason| Error::NotStarted { pod: pod.name.clone(), part: "the process", reason };
         within(name, &pod.name, up).await?.map_err(not_started)?;
-        launch::report(&self.shared, &pod, ip, true).await?;
-        self.components.push(Component { name, address, part, kubelet });
+        launch::report(&self.shared, &pod.object, &pod.name, ip, true).await?;
+        self.components.push(Component { name, pod: pod.name, address, part, kubelet });
         Ok(())
     }
 }

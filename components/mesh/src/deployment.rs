@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use conduit_identity::{Workload, WorkloadKind};
+use conduit_identity::{Clock, Workload, WorkloadKind};
 use conduit_net::Net;
 use conduit_runtime::drain;
 use futures::{FutureExt, future::BoxFuture};
@@ -43,6 +43,7 @@ pub struct Deployment {
     pub(crate) replicas: usize,
     pub(crate) sidecar: Sidecar,
     pub(crate) mounts_certificate: bool,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) app: App,
 }
 
@@ -61,6 +62,7 @@ impl Deployment {
             replicas: 1,
             sidecar: Sidecar::Absent,
             mounts_certificate: true,
+            clock: None,
             app: Arc::new(move |net, drain| app(net, drain).boxed()),
         }
     }
@@ -97,6 +99,13 @@ impl Deployment {
     #[must_use]
     pub fn without_certificate(mut self) -> Self {
         self.mounts_certificate = false;
+        self
+    }
+
+    /// Another wall clock for the machines that the pods run on.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
         self
     }
 

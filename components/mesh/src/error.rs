@@ -43,6 +43,12 @@ pub enum Error {
         /// Why.
         reason: AppError,
     },
+    /// No pod of this name runs.
+    #[error("no pod {name} runs in this mesh")]
+    NoSuchPod {
+        /// Which.
+        name: String,
+    },
     /// A part did not come up in time.
     #[error("{part} of {pod} was not ready within {deadline:?}")]
     Late {

@@ -13,7 +13,7 @@
 //! - `services.rs`: cluster DNS and kube-proxy, from the Services in the API
 //! - `address.rs`: what a pod's address is on this machine
 //! - `faults.rs`: what can be wrong with certificates
-//! - `running.rs`: something that runs until it is told to stop; `error.rs`: what can go wrong
+//! - `running.rs`: something that runs until it is told to stop, and where; `error.rs`: what can go wrong
 
 mod address;
 mod builder;
@@ -30,12 +30,13 @@ mod running;
 mod services;
 mod sidecar;
 
-pub use address::{Addresses, Host};
-pub use builder::Builder;
+pub use address::{Addresses, Host, Hosts};
+pub use builder::{Builder, PodObserver};
 pub use deployment::{App, AppError, Deployment, Port, Service, Sidecar};
 pub use error::Error;
 pub use faults::Behind;
-pub use launch::RunningPod;
+pub use launch::{PodEvent, RunningPod};
 pub use mesh::Mesh;
 pub use pod::{PodNet, Redirect};
+pub use running::Processes;
 pub use services::Services;

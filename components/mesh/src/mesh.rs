@@ -62,6 +62,8 @@ impl Mesh {
             crypto: builder.crypto,
             control_plane: builder.control_plane,
             pull: builder.pull,
+            grace: builder.grace,
+            observer: builder.observer,
             cluster,
             client,
             api,
@@ -145,7 +147,7 @@ impl Mesh {
         let mut created = Vec::new();
         for deployment in deployments {
             self.namespace(&deployment.namespace).await?;
-            let template = Template::of(deployment, &self.shared.control_plane);
+            let template = Template::of(deployment, &self.shared.control_plane, self.shared.grace);
             let workload = deployment.workload();
             created.push(launch::create(&self.shared, &workload, &template, deployment.replicas).await?);
         }
@@ -161,6 +163,67 @@ impl Mesh {
             }
         }
         Ok(())
+    }
+
+    /// Replaces a pod by another of its Deployment, as a rolling update does: the new one is ready before the old one is
+    /// deleted, which has `deadline` once it has been told to stop. The new one's name.
+    ///
+    /// # Errors
+    /// There is no such pod, the API refuses an object, or a part of the new pod does not start.
+    pub async fn replace_pod(&mut self, name: &str, deadline: Duration) -> Result<String, Error> {
+        let spec = self.pod(name)?.spec().clone().replicas(1);
+        let before = self.pods.len();
+        self.deploy(&[spec]).await?;
+        let new = self.pods.get(before).map(|pod| pod.name().to_owned()).unwrap_or_default();
+        self.stop_pod(name, deadline).await?;
+        Ok(new)
+    }
+
+    /// Deletes a pod, and lets it end as the mesh's grace says, within `deadline` after that.
+    ///
+    /// # Errors
+    /// There is no such pod, or the API refuses to delete it.
+    pub async fn stop_pod(&mut self, name: &str, deadline: Duration) -> Result<(), Error> {
+        self.pod(name)?;
+        let at = self.pods.iter().position(|pod| pod.name() == name).unwrap_or_default();
+        let pod = self.pods.remove(at);
+        pod.stop(&self.shared, self.shared.grace, deadline).await
+    }
+
+    /// Restarts a pod's sidecar alone; the old one has `deadline` to let go of what is under way. Until the new one listens
+    /// the pod's connections are refused.
+    ///
+    /// # Errors
+    /// There is no such pod, or the new sidecar does not start.
+    pub async fn restart_sidecar(&mut self, name: &str, deadline: Duration) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let pod = self.pod(name)?;
+        pod.end_proxy(&shared, deadline).await;
+        pod.run(&shared).await
+    }
+
+    /// Ends a pod's processes at once, as when its node dies; the API goes on showing it as ready.
+    ///
+    /// # Errors
+    /// There is no such pod.
+    pub fn kill_pod(&mut self, name: &str) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        self.pod(name)?.kill(&shared);
+        Ok(())
+    }
+
+    /// Starts a killed pod's processes again.
+    ///
+    /// # Errors
+    /// There is no such pod, or a part of it does not start.
+    pub async fn revive_pod(&mut self, name: &str) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        self.pod(name)?.run(&shared).await
+    }
+
+    fn pod(&mut self, name: &str) -> Result<&mut RunningPod, Error> {
+        let found = self.pods.iter_mut().find(|pod| pod.name() == name);
+        found.ok_or_else(|| Error::NoSuchPod { name: name.to_owned() })
     }
 
     /// Stops the pods of a Deployment, `deadline` for each, and deletes them.
@@ -179,7 +242,7 @@ impl Mesh {
         self.pods = staying;
         let stopping: Vec<RunningPod> = stopping;
         for pod in stopping {
-            pod.stop(&self.shared, deadline).await?;
+            pod.stop(&self.shared, Duration::ZERO, deadline).await?;
         }
         Ok(())
     }
@@ -189,9 +252,12 @@ impl Mesh {
         let end = Instant::now() + deadline;
         let left = || end.saturating_duration_since(Instant::now());
         let pods = std::mem::take(&mut self.pods);
-        futures::future::join_all(pods.into_iter().rev().map(|pod| pod.halt(left()))).await;
+        futures::future::join_all(pods.into_iter().rev().map(|pod| pod.halt(&self.shared, left()))).await;
         let components = std::mem::take(&mut self.components);
-        futures::future::join_all(components.into_iter().map(|component| component.stop(left()))).await;
+        futures::future::join_all(
+            components.into_iter().map(|component| component.stop(&self.shared, left())),
+        )
+        .await;
         for part in std::mem::take(&mut self.cluster_parts) {
             part.stop(left()).await;
         }

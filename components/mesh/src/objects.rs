@@ -1,7 +1,7 @@
 //! The objects a mesh consists of in the API, as `conduit install`, `conduit inject` and the cluster's own controllers
 //! would have written them. Pure.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use conduit_identity::{ControlPlane, Workload};
 use conduit_k8s::owned;
@@ -30,7 +30,7 @@ pub(crate) struct Template {
 
 impl Template {
     /// The template of an application's Deployment, injected as it says.
-    pub(crate) fn of(deployment: &Deployment, control_plane: &ControlPlane) -> Self {
+    pub(crate) fn of(deployment: &Deployment, control_plane: &ControlPlane, grace: Duration) -> Self {
         let ports: Vec<Value> = deployment
             .ports
             .iter()
@@ -43,7 +43,7 @@ impl Template {
             spec: json!({"containers": [container]}),
         };
         if deployment.sidecar != Sidecar::Absent {
-            template.inject(deployment, control_plane);
+            template.inject(deployment, control_plane, grace);
         }
         template
     }
@@ -64,7 +64,7 @@ impl Template {
         Self { labels: json!({owned::LABEL_COMPONENT: component.name}), annotations, spec }
     }
 
-    fn inject(&mut self, deployment: &Deployment, control_plane: &ControlPlane) {
+    fn inject(&mut self, deployment: &Deployment, control_plane: &ControlPlane, grace: Duration) {
         let workload = deployment.workload();
         let has_tls = deployment.sidecar == Sidecar::Tls;
         self.labels[owned::LABEL_CONTROL_PLANE_NS] = json!(control_plane.namespace);
@@ -77,10 +77,11 @@ impl Template {
             owned::ANNOTATION_TLS: if has_tls { owned::TLS_OPTIONAL } else { owned::TLS_DISABLED },
             owned::ANNOTATION_OWNER: owned::owner_annotation(&workload),
         });
-        let env: Vec<Value> = sidecar::environment(deployment, control_plane, owned::IDENTITY_MOUNT.as_ref())
-            .into_iter()
-            .map(|(name, value)| json!({"name": name, "value": value}))
-            .collect();
+        let env: Vec<Value> =
+            sidecar::environment(deployment, control_plane, grace, owned::IDENTITY_MOUNT.as_ref())
+                .into_iter()
+                .map(|(name, value)| json!({"name": name, "value": value}))
+                .collect();
         let mut proxy = json!({
             "name": owned::PROXY_CONTAINER,
             "image": format!("conduit/proxy:{}", env!("CARGO_PKG_VERSION")),

@@ -23,7 +23,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use conduit_net::Net;
 use tokio::sync::watch;
 
-use crate::{address::Host, services::Services};
+use crate::{address::Host, running::Processes, services::Services};
 use app_net::AppNet;
 use ports::Ports;
 use proxy_net::ProxyNet;
@@ -77,6 +77,11 @@ impl PodNet {
     /// The pod's address.
     pub fn ip(&self) -> IpAddr {
         self.pod.host.ip()
+    }
+
+    /// Where its processes run.
+    pub(crate) fn processes(&self) -> &dyn Processes {
+        self.pod.host.processes()
     }
 
     /// What the application uses.

@@ -1,6 +1,6 @@
 //! A pod's proxy: configured by the variables that inject writes, exactly as the binary is.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use conduit_identity::{ControlPlane, Identity};
 use conduit_k8s::owned;
@@ -9,14 +9,13 @@ use crate::deployment::{Deployment, Sidecar};
 
 /// How often the proxy looks for new credentials here: a demonstration is short.
 const TLS_POLL: &str = "1s";
-/// How long the proxy goes on accepting when told to stop. Nobody has to learn of the pod's end in time here: whoever
-/// ends a pod has taken it out of its Services before.
-const DRAIN_GRACE: &str = "0";
 
-/// The environment of the sidecar of a pod of `deployment` whose credentials are in the directory `identity`.
+/// The environment of the sidecar of a pod of `deployment` whose credentials are in the directory `identity`, and which
+/// goes on accepting for `grace` when it is told to stop.
 pub(crate) fn environment(
     deployment: &Deployment,
     control_plane: &ControlPlane,
+    grace: Duration,
     identity: &Path,
 ) -> Vec<(&'static str, String)> {
     let destination = control_plane.component(owned::COMPONENT_DESTINATION);
@@ -31,7 +30,7 @@ pub(crate) fn environment(
         ("CONDUIT_PROXY_PRIVATE_LISTENER", format!("tcp://127.0.0.1:{}", owned::PORT_OUTBOUND)),
         ("CONDUIT_PROXY_CONTROL_LISTENER", format!("tcp://0.0.0.0:{}", owned::PORT_TAP)),
         ("CONDUIT_PROXY_METRICS_LISTENER", format!("tcp://0.0.0.0:{}", owned::PORT_ADMIN)),
-        ("CONDUIT_PROXY_DRAIN_GRACE", DRAIN_GRACE.to_owned()),
+        ("CONDUIT_PROXY_DRAIN_GRACE", format!("{}ms", grace.as_millis())),
     ];
     if deployment.sidecar == Sidecar::Tls {
         let file = |name: &str| identity.join(name).to_string_lossy().into_owned();
