@@ -1,8 +1,14 @@
 //! What happened in one run: what was asked of applications, what arrived at them, what crossed the wire, what was
 //! broken. Everything a checker judges is here, as plain values; times are simulated time since the start of the run.
+//!
+//! - `history/run.rs`: [`Run`], all of it together, with who held what and when; what follows from that
+//! - `history/reading.rs`: what proxies, `stat` and `tap` said meanwhile
+
+mod reading;
+mod run;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -10,6 +16,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+
+pub use reading::{Counter, Reading, StatRow, TapEvent};
+pub use run::{FaultRecord, Held, PodLife, Run, Sidecar, Trusted, Window};
 
 /// What an application speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +97,12 @@ impl fmt::Display for OpId {
     }
 }
 
+const PREFIX: &[u8] = b"op-";
+
 impl OpId {
+    /// No marker is longer than this many octets.
+    pub const MAX_LEN: usize = 27;
+
     /// Finds the first marker in `bytes`; the inverse of `Display`, wherever it stands.
     pub fn find(bytes: &[u8]) -> Option<Self> {
         Self::find_all(bytes).next()
@@ -96,12 +110,12 @@ impl OpId {
 
     /// Every marker in `bytes`, in order.
     pub fn find_all(bytes: &[u8]) -> impl Iterator<Item = Self> + '_ {
-        let starts = bytes.windows(3).enumerate().filter(|(_, window)| *window == b"op-").map(|(at, _)| at);
-        starts.filter_map(|at| Self::parse(&bytes[at + 3..]))
+        let begins = bytes.iter().enumerate().filter(|(_, byte)| **byte == PREFIX[0]).map(|(at, _)| at);
+        begins.filter_map(|at| Self::parse(bytes[at..].strip_prefix(PREFIX)?))
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let end = bytes.iter().take(24).position(|byte| *byte == b'.')?;
+        let end = bytes.iter().take(Self::MAX_LEN - PREFIX.len()).position(|byte| *byte == b'.')?;
         let text = std::str::from_utf8(&bytes[..end]).ok()?;
         let mut numbers = text.split('-');
         let id = Self {
@@ -169,16 +183,24 @@ pub struct OpLog(Arc<Mutex<Ops>>);
 /// The operations of a run, and what became of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ops {
-    /// What clients asked.
+    /// What clients asked; of an operation that a client began again, the first beginning.
     pub asked: BTreeMap<OpId, Op>,
+    /// How often the client itself began those that it began more than once.
+    pub begun: BTreeMap<OpId, u32>,
     /// What servers received, in the order of arrival.
     pub arrived: Vec<Arrival>,
 }
 
 impl OpLog {
-    /// A client begins.
+    /// A client begins, or begins again.
     pub fn begin(&self, id: OpId, op: Op) {
-        self.0.lock().asked.insert(id, op);
+        let Ops { asked, begun, .. } = &mut *self.0.lock();
+        match asked.entry(id) {
+            Entry::Vacant(first) => {
+                first.insert(op);
+            }
+            Entry::Occupied(_) => *begun.entry(id).or_insert(1) += 1,
+        }
     }
 
     /// A client has an answer, or will never have one.
@@ -197,6 +219,16 @@ impl OpLog {
     /// Everything so far.
     pub fn snapshot(&self) -> Ops {
         self.0.lock().clone()
+    }
+}
+
+impl Ops {
+    /// How often a client asked for `id`: no server may see it more often.
+    pub fn times_asked(&self, id: OpId) -> u32 {
+        match self.begun.get(&id) {
+            Some(times) => *times,
+            None => u32::from(self.asked.contains_key(&id)),
+        }
     }
 }
 
