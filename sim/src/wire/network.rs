@@ -1,0 +1,127 @@
+//! The wire as one host sees it.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    task::Poll,
+    time::Duration,
+};
+
+use conduit_net::{Accepted, Io, Listener, LocalAddr, Network, PeerAddr, Resolved};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, poll_fn},
+};
+
+use super::{EPHEMERAL, Listening, Wire, connection::Side, stream::Stream};
+
+/// How long an address literal may be kept: it does not change.
+const LITERAL_TTL: Duration = Duration::from_secs(3600);
+
+/// One host's sockets.
+#[derive(Clone)]
+pub struct HostNetwork {
+    wire: Wire,
+    ip: IpAddr,
+}
+
+impl HostNetwork {
+    pub(super) fn new(wire: Wire, ip: IpAddr) -> Self {
+        Self { wire, ip }
+    }
+}
+
+impl Network for HostNetwork {
+    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        async move {
+            let port = self.wire.with(|state, _| {
+                let host = state.hosts.entry(self.ip).or_default();
+                let free = |port: &u16| !host.listeners.contains_key(port);
+                let port = match addr.port() {
+                    0 => (EPHEMERAL..=u16::MAX).rev().find(free),
+                    port => Some(port).filter(free),
+                };
+                let port = port.ok_or(io::Error::from(io::ErrorKind::AddrInUse))?;
+                host.listeners.insert(port, Listening::default());
+                Ok::<_, io::Error>(port)
+            })?;
+            let address = SocketAddr::new(self.ip, port);
+            Ok(Box::new(WireListener { wire: self.wire.clone(), address }) as Box<dyn Listener>)
+        }
+        .boxed()
+    }
+
+    fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Io>> {
+        async move { Ok(Io::other(self.wire.connect(self.ip, addr).await?)) }.boxed()
+    }
+
+    /// Knows address literals alone.
+    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Resolved>> {
+        async move {
+            match host.trim_matches(['[', ']']).parse() {
+                Ok(ip) => Ok(Resolved { addrs: vec![ip], ttl: LITERAL_TTL }),
+                Err(_) => Err(io::Error::new(io::ErrorKind::NotFound, format!("nobody is called {host}"))),
+            }
+        }
+        .boxed()
+    }
+}
+
+struct WireListener {
+    wire: Wire,
+    address: SocketAddr,
+}
+
+impl Listener for WireListener {
+    fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
+        let Self { wire, address } = self;
+        poll_fn(move |cx| {
+            let taken = wire.with(|state, wakers| {
+                let host = state.hosts.get_mut(&address.ip())?;
+                let listening = host.listeners.get_mut(&address.port())?;
+                let id = listening.waiting.pop_front();
+                if id.is_none() {
+                    wakers.extend(
+                        listening
+                            .acceptor
+                            .replace(cx.waker().clone())
+                            .filter(|old| !old.will_wake(cx.waker())),
+                    );
+                }
+                let id = id?;
+                Some((id, state.connections.get(&id).map(|connection| connection.client)))
+            });
+            match taken {
+                None => Poll::Pending,
+                // Its client has given up meanwhile, and both ends are gone.
+                Some((_, None)) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+                Some((id, Some(client))) => Poll::Ready(Ok(Accepted {
+                    io: Io::other(Stream::new(wire.clone(), id, Side::Server)),
+                    peer: PeerAddr(client),
+                    local: LocalAddr(*address),
+                    original_dst: None,
+                })),
+            }
+        })
+        .boxed()
+    }
+}
+
+impl Drop for WireListener {
+    fn drop(&mut self) {
+        self.wire.with(|state, wakers| {
+            let host = state.hosts.get_mut(&self.address.ip());
+            let Some(listening) = host.and_then(|host| host.listeners.remove(&self.address.port())) else {
+                return;
+            };
+            wakers.extend(listening.acceptor);
+            for id in listening.waiting {
+                state.close(id, Side::Server, true, wakers);
+            }
+        });
+    }
+}
