@@ -1,0 +1,247 @@
+//! What succeeds without Conduit succeeds with it, and soon.
+//!
+//! The run without Conduit has the same clients, deadlines and faults. An operation is compared when it had time to spare
+//! there, and met nothing here or there that nobody can hide: a connection that a fault broke after bytes of an
+//! application were on it (simulated TCP never sends anything again), or a proxy that did not run.
+
+use std::time::Duration;
+
+use super::{Invariant, Limits, Violation};
+use crate::history::{Op, OpId, Outcome, Run, WireConnection};
+
+/// Fewer delays than this say nothing about the 99th of a hundred.
+const ENOUGH: usize = 20;
+
+/// Compares `run` with `baseline`, the same without Conduit.
+pub fn check(run: &Run, baseline: &Run, limits: &Limits) -> Vec<Violation> {
+    let (here, there) = (Obstacles::of(run), Obstacles::of(baseline));
+    let settled = run.settled(limits.settle);
+    let ended = run.ended.min(baseline.ended);
+    let (mut violations, mut asked, mut compared) = (Vec::new(), 0_u64, 0_u64);
+    let mut delays = Vec::new();
+    for (id, usual) in &baseline.ops.asked {
+        // What the end of the run cuts off is nobody's fault.
+        if usual.started + usual.deadline > ended {
+            continue;
+        }
+        asked += 1;
+        let Some(usually) = took(usual).filter(|took| *took + limits.spare <= usual.deadline) else {
+            continue;
+        };
+        let Some(op) = run.ops.asked.get(id) else {
+            violations.push(violation(usual.started, format!("{id} was asked without Conduit only")));
+            continue;
+        };
+        if here.hinder(op) || there.hinder(usual) {
+            continue;
+        }
+        compared += 1;
+        match took(op) {
+            None => violations
+                .push(violation(op.ended.unwrap_or(op.started + op.deadline), failed(*id, op, usually))),
+            Some(took) if took > usually + limits.first_connection => {
+                let what = format!("{} took {took:?}, and {usually:?} without Conduit", named(*id, op));
+                violations.push(violation(op.started, what));
+            }
+            Some(took)
+                if settled
+                    .iter()
+                    .any(|window| window.contains(op.started) && window.contains(op.started + took)) =>
+            {
+                delays.push((took.saturating_sub(usually), *id));
+            }
+            Some(_) => {}
+        }
+    }
+    violations.extend(too_slow(delays, run.ended, limits));
+    if asked == 0 || compared * 100 < asked * limits.compared_percent {
+        let what = format!("nothing is proven: {compared} of {asked} operations could be compared");
+        violations.push(violation(run.ended, what));
+    }
+    violations
+}
+
+fn violation(at: Duration, what: String) -> Violation {
+    Violation { invariant: Invariant::Transparency, at, what }
+}
+
+/// How long an operation took that was answered.
+fn took(op: &Op) -> Option<Duration> {
+    let ended = op.ended.filter(|_| op.outcome == Outcome::Answered)?;
+    Some(ended.saturating_sub(op.started))
+}
+
+fn named(id: OpId, op: &Op) -> String {
+    format!("{id} ({} from {} to {})", op.protocol.name(), op.client, op.service)
+}
+
+fn failed(id: OpId, op: &Op, usually: Duration) -> String {
+    let how = match &op.outcome {
+        Outcome::Unfinished => "never ended",
+        Outcome::Wrong(why) | Outcome::Failed(why) => why.as_str(),
+        Outcome::Answered => "was answered at no time",
+    };
+    format!("{} failed: {how}; without Conduit it was answered within {usually:?}", named(id, op))
+}
+
+fn too_slow(mut delays: Vec<(Duration, OpId)>, at: Duration, limits: &Limits) -> Option<Violation> {
+    if delays.len() < ENOUGH {
+        return None;
+    }
+    delays.sort_unstable();
+    let rank = (delays.len() * 99).div_ceil(100);
+    let (delay, id) = delays.get(rank - 1).filter(|(delay, _)| *delay > limits.settled_p99)?;
+    let allowed = limits.settled_p99;
+    let what = format!(
+        "when settled, 1 in 100 takes {delay:?} longer than without Conduit (such as {id}), allowed is {allowed:?}"
+    );
+    Some(violation(at, what))
+}
+
+/// What nobody can hide from an application.
+struct Obstacles<'a> {
+    run: &'a Run,
+    broken: Vec<&'a WireConnection>,
+}
+
+impl<'a> Obstacles<'a> {
+    fn of(run: &'a Run) -> Self {
+        let lost_bytes = |connection: &&WireConnection| {
+            let broken = connection.broken_by_fault;
+            broken
+                .is_some_and(|broken| connection.first_application_byte.is_some_and(|first| first <= broken))
+        };
+        Self { run, broken: run.wire.iter().filter(lost_bytes).collect() }
+    }
+
+    fn hinder(&self, op: &Op) -> bool {
+        self.broken.iter().any(|connection| self.run.met(op, connection)) || self.misses_a_proxy(op)
+    }
+
+    fn misses_a_proxy(&self, op: &Op) -> bool {
+        let ended = op.ended.unwrap_or(op.started + op.deadline);
+        self.run.pods.iter().any(|pod| {
+            pod.outages.iter().any(|(from, until)| *from <= ended && op.started <= *until)
+                && (pod.ip == op.client || self.run.is_behind(op, pod.ip))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        check::testing::{assert_says, baseline, good, id, op, plain},
+        testing::ms,
+    };
+
+    fn checked(run: &Run, baseline: &Run) -> Vec<Violation> {
+        check(run, baseline, &Limits::default())
+    }
+
+    #[test]
+    fn a_run_that_fares_as_without_conduit_is_right() {
+        assert_eq!(checked(&good(), &baseline()), []);
+    }
+
+    #[test]
+    fn an_operation_that_fails_is_found_however_it_does() {
+        for outcome in [Outcome::Unfinished, Outcome::Wrong("lost".into()), Outcome::Failed("reset".into())] {
+            let mut run = good();
+            op(&mut run, 3).outcome = outcome;
+            assert_says(
+                &checked(&run, &baseline()),
+                "op-1-0-3. (http1 from 10.0.0.1 to shop/api-svc) failed",
+            );
+        }
+        let mut run = good();
+        run.ops.asked.remove(&id(3));
+        assert_says(&checked(&run, &baseline()), "op-1-0-3. was asked without Conduit only");
+    }
+
+    #[test]
+    fn an_operation_that_fails_without_conduit_or_barely_succeeds_may_fail() {
+        let (mut run, mut without) = (good(), baseline());
+        op(&mut run, 3).outcome = Outcome::Failed("refused".into());
+        op(&mut without, 3).outcome = Outcome::Failed("refused".into());
+        op(&mut run, 4).outcome = Outcome::Failed("timeout".into());
+        let barely = op(&mut without, 4);
+        barely.ended = Some(barely.started + ms(3_001));
+        assert_eq!(checked(&run, &without), []);
+        let early = op(&mut without, 4);
+        early.ended = Some(early.started + ms(3_000));
+        assert_says(&checked(&run, &without), "op-1-0-4.");
+    }
+
+    #[test]
+    fn an_operation_that_is_late_is_found() {
+        let mut run = good();
+        let late = op(&mut run, 3);
+        late.ended = Some(late.started + ms(1_520));
+        assert_eq!(
+            checked(&run, &baseline()).len(),
+            1,
+            "it is within 1.5 s, and the 99th of a hundred when settled"
+        );
+        run.changes.push(ms(33_000));
+        assert_eq!(checked(&run, &baseline()), []);
+        let late = op(&mut run, 3);
+        late.ended = Some(late.started + ms(1_521));
+        assert_says(&checked(&run, &baseline()), "took 1.521s, and 20ms without Conduit");
+    }
+
+    #[test]
+    fn being_slow_when_all_is_well_is_found() {
+        let mut run = good();
+        for number in 0..30 {
+            let slow = op(&mut run, number);
+            slow.ended = Some(slow.started + ms(280));
+        }
+        assert_says(&checked(&run, &baseline()), "1 in 100 takes 260ms longer");
+    }
+
+    #[test]
+    fn a_connection_broken_after_application_bytes_excuses_those_that_met_it() {
+        let mut run = good();
+        op(&mut run, 3).outcome = Outcome::Failed("reset".into());
+        let broken = WireConnection {
+            broken_by_fault: Some(ms(33_015)),
+            closed: Some(ms(33_015)),
+            ..plain(9, 33_000)
+        };
+        run.wire.push(broken);
+        assert_eq!(checked(&run, &baseline()), []);
+
+        let spoil: [fn(&mut WireConnection); 6] = [
+            |broken| broken.first_application_byte = None,
+            |broken| broken.first_application_byte = Some(ms(33_016)),
+            |broken| broken.broken_by_fault = None,
+            |broken| broken.closed = Some(ms(33_009)),
+            |broken| broken.server.set_port(9_000),
+            |broken| broken.client.set_ip([10, 0, 0, 9].into()),
+        ];
+        for (number, spoil) in spoil.into_iter().enumerate() {
+            let mut run = run.clone();
+            spoil(run.wire.last_mut().unwrap());
+            assert!(!checked(&run, &baseline()).is_empty(), "excuse {number}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_does_not_run_excuses_but_only_then() {
+        let mut run = good();
+        op(&mut run, 3).outcome = Outcome::Failed("refused".into());
+        run.pods[1].outages.push((ms(33_000), ms(33_500)));
+        assert_eq!(checked(&run, &baseline()), []);
+        run.pods[1].outages[0] = (ms(33_100), ms(33_500));
+        assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+    }
+
+    #[test]
+    fn a_run_in_which_too_little_is_compared_proves_nothing() {
+        let mut run = good();
+        run.pods[0].outages.push((ms(0), ms(36_500)));
+        assert_says(&checked(&run, &baseline()), "nothing is proven: 23 of 30");
+        assert_says(&checked(&Run::default(), &Run::default()), "nothing is proven: 0 of 0");
+    }
+}

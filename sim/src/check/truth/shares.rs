@@ -1,0 +1,119 @@
+//! The share of TLS that `stat` shows of a workload, and what crossed to it.
+//!
+//! `stat` counts what its scraper has seen grow, so what begins or ends near an end of the window may or may not be in it.
+
+use std::time::Duration;
+
+use super::{Bounds, Crossing, Seen, is_counted, violation};
+use crate::{
+    check::Violation,
+    history::{Protocol, Run, Sidecar, StatRow},
+};
+
+/// How much later than it happened something may come into the window, and leave it.
+const SLACK: Duration = Duration::from_secs(15);
+/// What rounding may take.
+const ROUNDING: f64 = 0.005;
+
+/// Compares every row.
+pub(super) fn check(run: &Run, seen: &Seen<'_>) -> Vec<Violation> {
+    run.stat.iter().filter_map(|row| Some(violation(row.at, wrong(run, seen, row)?))).collect()
+}
+
+fn wrong(run: &Run, seen: &Seen<'_>, row: &StatRow) -> Option<String> {
+    let StatRow { kind, name, .. } = row;
+    for (column, share) in [("TLS", row.tls), ("SUCCESS", row.success)] {
+        if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Some(format!("stat shows {column} {share} of {kind} {name}"));
+        }
+    }
+    let traffic = Traffic::of(run, seen, row);
+    let allowed = traffic.allowed();
+    match (row.tls, allowed) {
+        (None, _) if traffic.must_show() => {
+            Some(format!("stat shows no traffic of {kind} {name}, which has some"))
+        }
+        (Some(share), None) => Some(format!("stat shows TLS {share} of {kind} {name}, which has no traffic")),
+        (Some(share), Some((least, most))) if share < least - ROUNDING || share > most + ROUNDING => Some(
+            format!("stat shows TLS {share:.3} of {kind} {name}, and {least:.3} to {most:.3} crossed hidden"),
+        ),
+        _ => None,
+    }
+}
+
+/// What arrived at a workload within a row's window.
+#[derive(Default)]
+struct Traffic {
+    /// Requests that crossed encrypted, and in the clear.
+    hidden: Bounds,
+    clear: Bounds,
+    /// Of other protocols, which count only where there are no requests: by connections, of which each carries some.
+    streams_hidden: Bounds,
+    streams_clear: Bounds,
+    /// What may have been anything: it did not arrive, or more than once.
+    unknown: bool,
+}
+
+impl Traffic {
+    fn of(run: &Run, seen: &Seen<'_>, row: &StatRow) -> Self {
+        let begins = row.at.saturating_sub(row.window);
+        let (outer, inner) =
+            ((begins.saturating_sub(SLACK), row.at + SLACK), (begins + SLACK, row.at.saturating_sub(SLACK)));
+        let mut traffic = Self::default();
+        for (id, op) in &run.ops.asked {
+            let ended = op.ended.unwrap_or(op.started + op.deadline);
+            let is_here =
+                run.services.get(&op.service).is_some_and(|workloads| workloads.contains(&row.name));
+            if !is_here || ended < outer.0 || op.started > outer.1 {
+                continue;
+            }
+            let Some((crossing, arrival)) = seen.crossing(run, *id, op).zip(seen.arrival(*id)) else {
+                traffic.unknown = true;
+                continue;
+            };
+            let counts =
+                run.pod(arrival.server, arrival.at).is_some_and(|pod| pod.sidecar != Sidecar::Absent);
+            if crossing == Crossing::Within || arrival.workload != row.name || !counts {
+                continue;
+            }
+            let certain = inner.0 <= op.started && op.ended.is_some_and(|ended| ended <= inner.1);
+            let hidden = crossing == Crossing::Hidden && op.protocol != Protocol::AppTls;
+            traffic.bounds(is_counted(op.protocol), hidden).add(certain);
+        }
+        traffic
+    }
+
+    fn bounds(&mut self, requests: bool, hidden: bool) -> &mut Bounds {
+        match (requests, hidden) {
+            (true, true) => &mut self.hidden,
+            (true, false) => &mut self.clear,
+            (false, true) => &mut self.streams_hidden,
+            (false, false) => &mut self.streams_clear,
+        }
+    }
+
+    fn must_show(&self) -> bool {
+        self.hidden.least + self.clear.least > 0
+    }
+
+    /// The least and the highest share that it may be; none when there is nothing that could have one.
+    fn allowed(&self) -> Option<(f64, f64)> {
+        let any = self.hidden.most + self.clear.most + self.streams_hidden.most + self.streams_clear.most;
+        if self.unknown {
+            return Some((0.0, 1.0));
+        }
+        if any == 0 {
+            return None;
+        }
+        if !self.must_show() {
+            // Connections may count. How many carried this is not known, only whether any could.
+            let hidden = self.hidden.most + self.streams_hidden.most;
+            let clear = self.clear.most + self.streams_clear.most;
+            return Some((f64::from(u8::from(clear == 0)), f64::from(u8::from(hidden > 0))));
+        }
+        let share = |hidden: u64, clear: u64| hidden as f64 / (hidden + clear).max(1) as f64;
+        let least = if self.hidden.least == 0 { 0.0 } else { share(self.hidden.least, self.clear.most) };
+        let most = if self.clear.least == 0 { 1.0 } else { share(self.hidden.most, self.clear.least) };
+        Some((least, most))
+    }
+}
