@@ -1,0 +1,343 @@
+//! Breaks things, and mends them.
+
+use std::{net::IpAddr, time::Duration};
+
+use conduit_cluster::{
+    Verb,
+    faults::{Effect as ApiEffect, Injected, Target},
+};
+use conduit_identity::{Workload as Identified, WorkloadKind};
+use conduit_k8s::owned;
+use conduit_mesh::Error;
+
+use super::{Damage, Fault, Pod, Workload, secrets};
+use crate::{
+    history::FaultRecord,
+    time::elapsed,
+    wire::{Effect, Scope},
+    world::Worldly,
+};
+
+/// How long a sidecar that is restarted gently may go on with what is under way, and a pod that is replaced.
+const GENTLY: Duration = Duration::from_secs(5);
+/// How often something is tried that the API, which may be broken too, refuses.
+const TRIES: u32 = 40;
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Brings faults about, and keeps the record of them.
+#[derive(Default)]
+pub(crate) struct Actor {
+    begun: Vec<Begun>,
+}
+
+/// A fault that was begun, and what it takes to end it.
+struct Begun {
+    record: FaultRecord,
+    rule: Option<usize>,
+    api: Option<Injected>,
+}
+
+impl Actor {
+    /// Begins a fault; the result is what [`Actor::end`] wants. Without Conduit, what concerns Conduit alone is no fault.
+    pub(crate) async fn begin(&mut self, world: &mut Worldly, fault: &Fault) -> Result<usize, String> {
+        let record = FaultRecord { kind: format!("{fault:?}"), from: elapsed(), until: None, fired: 0 };
+        let mut begun = Begun { record, rule: None, api: None };
+        if world.has_conduit || !fault.is_of_the_mesh() {
+            world.stage.wire.note(format_args!("fault {fault:?}"));
+            begun.record.fired = act(world, fault, &mut begun.rule, &mut begun.api).await?;
+        }
+        self.begun.push(begun);
+        Ok(self.begun.len() - 1)
+    }
+
+    /// Ends a fault.
+    pub(crate) async fn end(
+        &mut self,
+        world: &mut Worldly,
+        number: usize,
+        fault: &Fault,
+    ) -> Result<(), String> {
+        let Some(begun) = self.begun.get_mut(number) else { return Ok(()) };
+        if let Some(rule) = begun.rule {
+            begun.record.fired += world.stage.wire.withdraw(rule);
+        }
+        if let Some(injected) = &begun.api {
+            injected.remove();
+            begun.record.fired += injected.fired();
+        }
+        if world.has_conduit || !fault.is_of_the_mesh() {
+            world.stage.wire.note(format_args!("mended {fault:?}"));
+            mend(world, fault).await?;
+        }
+        begun.record.until = Some(elapsed());
+        Ok(())
+    }
+
+    /// What was broken, and how often it did anything.
+    pub(crate) fn records(self) -> Vec<FaultRecord> {
+        self.begun.into_iter().map(|begun| begun.record).collect()
+    }
+}
+
+/// Breaks something; how often it did anything at once.
+async fn act(
+    world: &mut Worldly,
+    fault: &Fault,
+    rule: &mut Option<usize>,
+    api: &mut Option<Injected>,
+) -> Result<u64, String> {
+    let any = Target::any;
+    match fault {
+        Fault::Partition { a, b, is_one_way } => cut(world, *a, *b, *is_one_way),
+        Fault::CutOff(pod) => cut_off(world, *pod),
+        Fault::Crash(pod) => crash(world, *pod),
+        Fault::Reset { to, after_bytes, times } => {
+            *rule = order(world, *to, Effect::ResetAfter(*after_bytes), *times);
+            Ok(0)
+        }
+        Fault::BlackHole { to, times } => {
+            *rule = order(world, *to, Effect::Swallow, *times);
+            Ok(0)
+        }
+        Fault::LateHello { to, by, times } => {
+            *rule = order(world, *to, Effect::DelayFirst(*by), *times);
+            Ok(0)
+        }
+        Fault::Slow { a, b, by } => slow(world, *a, *b, *by),
+        Fault::CaDown => stop_ca(world).await,
+        Fault::AnotherCa => {
+            world.start_ca().await?;
+            Ok(1)
+        }
+        Fault::ApiFails { code, times } => {
+            // 410 is an answer to those who watch.
+            let target = if *code == 410 { any().verb(Verb::Watch) } else { any() };
+            let faults = world.stage.mesh.cluster().faults();
+            *api = Some(faults.inject(target, ApiEffect::fail(*code), *times));
+            if *code == 410 {
+                faults.cut_watches(&any());
+            }
+            Ok(0)
+        }
+        Fault::StaleLists { events } => {
+            let faults = world.stage.mesh.cluster().faults();
+            *api = Some(faults.inject_always(any(), ApiEffect::StaleList { events: *events }));
+            faults.cut_watches(&any());
+            Ok(0)
+        }
+        Fault::WatchesCut => Ok(count(world.stage.mesh.cluster().faults().cut_watches(&any()))),
+        Fault::ApiDown { is_silent } => {
+            let faults = world.stage.mesh.cluster().faults();
+            if *is_silent {
+                faults.black_hole()
+            } else {
+                faults.down()
+            }
+            Ok(1)
+        }
+        Fault::Secret { of, damage } => {
+            stop_ca(world).await?;
+            let (victim, other) = (identified(world, *of), other_than(world, *of));
+            Box::pin(secrets::damage(&world.stage.mesh, &victim, &other, *damage)).await
+        }
+        Fault::NoBundle(of) => {
+            stop_ca(world).await?;
+            secrets::remove_bundle(&world.stage.mesh, &identified(world, *of).namespace).await
+        }
+        Fault::ClockJump { of, by_ms } => {
+            world.set_clock(*of, *by_ms);
+            Ok(1)
+        }
+        Fault::DestinationDown => Ok(count(world.stage.mesh.kill_component(owned::COMPONENT_DESTINATION))),
+        Fault::DestinationSlow(by) => {
+            slow_destination(world, *by);
+            Ok(1)
+        }
+        Fault::ProxyRestart { pod, is_graceful } => restart_proxy(world, *pod, *is_graceful).await,
+        Fault::Rollout(server) => roll_out(world, *server).await,
+        Fault::Takeover { from, to } => take_over(world, *from, *to).await,
+    }
+}
+
+async fn mend(world: &mut Worldly, fault: &Fault) -> Result<(), String> {
+    match fault {
+        Fault::Partition { a, b, .. } => mend_link(world, *a, *b),
+        Fault::CutOff(pod) => mend_off(world, *pod),
+        Fault::Crash(pod) => revive(world, *pod).await?,
+        Fault::Slow { a, b, .. } => drop(slow(world, *a, *b, Duration::ZERO)?),
+        Fault::CaDown | Fault::NoBundle(_) => world.start_ca().await?,
+        Fault::Secret { of, damage } => {
+            if *damage == Damage::WrongRoot {
+                secrets::remove(&world.stage.mesh, &identified(world, *of)).await?;
+            }
+            world.start_ca().await?;
+        }
+        Fault::ApiDown { .. } => world.stage.mesh.cluster().faults().up(),
+        Fault::ClockJump { of, .. } => world.set_clock(*of, 0),
+        Fault::DestinationDown => world.start_destination().await?,
+        Fault::Takeover { .. } if world.has_conduit => world.start_destination().await?,
+        Fault::DestinationSlow(_) => slow_destination(world, Duration::ZERO),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn count(n: usize) -> u64 {
+    n as u64
+}
+
+fn order(world: &Worldly, to: Pod, effect: Effect, times: u32) -> Option<usize> {
+    let to = Some(world.ip(to)?);
+    Some(world.stage.wire.order(Scope { to, ..Scope::default() }, effect, times))
+}
+
+fn cut(world: &Worldly, a: Pod, b: Pod, is_one_way: bool) -> Result<u64, String> {
+    let (Some(a), Some(b)) = (world.ip(a), world.ip(b)) else { return Ok(0) };
+    world.stage.wire.cut(a, b);
+    if !is_one_way {
+        world.stage.wire.cut(b, a);
+    }
+    Ok(1)
+}
+
+fn mend_link(world: &Worldly, a: Pod, b: Pod) {
+    let (Some(a), Some(b)) = (world.ip(a), world.ip(b)) else { return };
+    world.stage.wire.mend(a, b);
+    world.stage.wire.mend(b, a);
+}
+
+fn control_ips(world: &Worldly) -> Vec<IpAddr> {
+    let mesh = &world.stage.mesh;
+    let components = [owned::COMPONENT_CA, owned::COMPONENT_DESTINATION, owned::COMPONENT_OBSERVE];
+    let ips = components.into_iter().flat_map(|name| mesh.component_ips(name));
+    ips.chain([mesh.api_addr().ip()]).collect()
+}
+
+fn cut_off(world: &Worldly, pod: Pod) -> Result<u64, String> {
+    let Some(ip) = world.ip(pod) else { return Ok(0) };
+    for control in control_ips(world) {
+        world.stage.wire.cut(ip, control);
+        world.stage.wire.cut(control, ip);
+    }
+    Ok(1)
+}
+
+fn mend_off(world: &Worldly, pod: Pod) {
+    let Some(ip) = world.ip(pod) else { return };
+    for control in control_ips(world) {
+        world.stage.wire.mend(ip, control);
+        world.stage.wire.mend(control, ip);
+    }
+}
+
+fn slow(world: &Worldly, a: Pod, b: Pod, by: Duration) -> Result<u64, String> {
+    let (Some(a), Some(b)) = (world.ip(a), world.ip(b)) else { return Ok(0) };
+    world.stage.wire.slow(a, b, by);
+    world.stage.wire.slow(b, a, by);
+    Ok(1)
+}
+
+fn slow_destination(world: &Worldly, by: Duration) {
+    for control in world.stage.mesh.component_ips(owned::COMPONENT_DESTINATION) {
+        for pod in world.stage.mesh.pods() {
+            world.stage.wire.slow(control, pod.ip(), by);
+        }
+    }
+}
+
+async fn stop_ca(world: &mut Worldly) -> Result<u64, String> {
+    let running = world.stage.mesh.component_ips(owned::COMPONENT_CA).len();
+    // The API may refuse to delete the pod; the process is stopped all the same.
+    drop(world.stage.mesh.stop_component(owned::COMPONENT_CA, Duration::from_secs(1)).await);
+    Ok(count(running))
+}
+
+fn crash(world: &mut Worldly, pod: Pod) -> Result<u64, String> {
+    let (Some(name), Some(ip)) = (world.name(pod), world.ip(pod)) else { return Ok(0) };
+    world.stage.machines.crash(ip);
+    world.stage.mesh.kill_pod(&name).map_err(told)?;
+    Ok(1)
+}
+
+async fn revive(world: &mut Worldly, pod: Pod) -> Result<(), String> {
+    let (Some(name), Some(ip)) = (world.name(pod), world.ip(pod)) else { return Ok(()) };
+    world.stage.machines.boot(ip);
+    for _ in 0..TRIES {
+        tokio::time::sleep(AGAIN).await;
+        if world.stage.mesh.revive_pod(&name).await.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(format!("pod {name} cannot be revived"))
+}
+
+async fn restart_proxy(world: &mut Worldly, pod: Pod, is_graceful: bool) -> Result<u64, String> {
+    let Some(name) = world.name(pod) else { return Ok(0) };
+    if !world.is_meshed(pod) {
+        return Ok(0);
+    }
+    let deadline = if is_graceful { GENTLY } else { Duration::ZERO };
+    for _ in 0..TRIES {
+        if world.stage.mesh.restart_sidecar(&name, deadline).await.is_ok() {
+            return Ok(1);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Err(format!("the sidecar of {name} cannot be restarted"))
+}
+
+async fn roll_out(world: &mut Worldly, server: usize) -> Result<u64, String> {
+    let mut replaced = 0;
+    for name in world.pods_of(server) {
+        let ip = world.stage.mesh.pods().iter().find(|pod| pod.name() == name).map(|pod| pod.ip());
+        // Where the API is broken as well, a rollout stops, as it does in a cluster.
+        if world.stage.mesh.replace_pod(&name, GENTLY).await.is_ok() {
+            replaced += 1;
+        }
+        if let Some(ip) = ip.filter(|ip| !world.stage.mesh.pods().iter().any(|pod| pod.ip() == *ip)) {
+            world.stage.machines.give_back(ip);
+        }
+    }
+    Ok(replaced)
+}
+
+async fn take_over(world: &mut Worldly, from: usize, to: usize) -> Result<u64, String> {
+    if world.has_conduit {
+        world.stage.mesh.kill_component(owned::COMPONENT_DESTINATION);
+    }
+    let Some(name) = world.pods_of(from).into_iter().next() else { return Ok(0) };
+    let ip = world.ip(Pod::Server(from, 0));
+    // Not gently: clients have to find somebody else at the address.
+    world.stage.mesh.stop_pod(&name, Duration::ZERO).await.map_err(told)?;
+    if let Some(ip) = ip {
+        world.stage.machines.give_back(ip);
+    }
+    world.start_server(to, 1).await?;
+    Ok(1)
+}
+
+fn identified(world: &Worldly, of: Workload) -> Identified {
+    let (namespace, name) = match of {
+        Workload::Server(at) => {
+            let server = &world.plan.servers[at];
+            (&server.namespace, &server.name)
+        }
+        Workload::Client(at) => {
+            let client = &world.plan.clients[at];
+            (&client.namespace, &client.name)
+        }
+    };
+    Identified { namespace: namespace.clone(), kind: WorkloadKind::Deployment, name: name.clone() }
+}
+
+/// Another workload, to take a certificate from.
+fn other_than(world: &Worldly, of: Workload) -> Identified {
+    let servers = (0..world.plan.servers.len()).map(Workload::Server);
+    let clients = (0..world.plan.clients.len()).map(Workload::Client);
+    let other = servers.chain(clients).find(|other| *other != of).unwrap_or(of);
+    identified(world, other)
+}
+
+fn told(error: Error) -> String {
+    error.to_string()
+}

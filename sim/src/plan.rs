@@ -1,0 +1,298 @@
+//! What a world is, and what happens to it: pure values, drawn from a seed or written by hand.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use conduit_mesh::Sidecar;
+use conduit_runtime::Seed;
+use rand::{RngExt, rngs::StdRng};
+
+use crate::{
+    fault::{Fault, Planned},
+    history::Protocol,
+    workload::Style,
+};
+
+/// When operations begin: by then everything runs.
+pub const BEGIN: Duration = Duration::from_secs(8);
+/// When the first fault may begin, and when the last one must be over.
+pub const FAULTS: (Duration, Duration) = (Duration::from_secs(12), Duration::from_secs(26));
+/// The longest that anything takes to follow the end of the last fault.
+pub const SETTLE: Duration = Duration::from_secs(20);
+/// How long the world goes on after that, so that there is something to look at.
+pub const CALM: Duration = Duration::from_secs(6);
+/// How long operations under way at the end may take.
+const LAST: Duration = Duration::from_secs(6);
+
+/// A world and its story.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Decides whatever is not said here: latencies, payloads, keys, jitter.
+    pub seed: u64,
+    /// Simulated time moves in steps of this.
+    pub tick: Duration,
+    /// The shortest and the longest latency of a link, one way.
+    pub latency: (Duration, Duration),
+    /// Who answers.
+    pub servers: Vec<Server>,
+    /// Who asks.
+    pub clients: Vec<Client>,
+    /// How many CAs contend for the Lease.
+    pub ca_replicas: usize,
+    /// How many destination services there are.
+    pub destination_replicas: usize,
+    /// What is broken, and when.
+    pub faults: Vec<Planned>,
+    /// When the last operation may begin.
+    pub until: Duration,
+    /// Wall-clock seconds for each simulated one.
+    pub wall_speed: u32,
+}
+
+/// A Deployment with a Service of the same name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What it speaks, each on its own port.
+    pub protocols: Vec<Protocol>,
+    /// How many pods.
+    pub replicas: usize,
+    /// Whether and how it is injected.
+    pub sidecar: Sidecar,
+    /// Whether its Service has no address of its own.
+    pub is_headless: bool,
+    /// Idle connections are closed after at most this.
+    pub close_idle: Option<Duration>,
+    /// How long a server that speaks first takes to.
+    pub greeting_delay: Duration,
+    /// How wrong its machines' clocks are, in milliseconds.
+    pub clock_error_ms: i64,
+}
+
+/// A Deployment of one pod that asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Client {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whether and how it is injected.
+    pub sidecar: Sidecar,
+    /// How wrong its machine's clock is, in milliseconds.
+    pub clock_error_ms: i64,
+    /// What it asks.
+    pub asks: Vec<Asks>,
+}
+
+/// Operations of one kind, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asks {
+    /// Which server: its place in [`Plan::servers`].
+    pub server: usize,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How connections are used.
+    pub style: Style,
+    /// From one start to the next.
+    pub period: Duration,
+    /// From [`BEGIN`] to the first start.
+    pub offset: Duration,
+    /// Between how many bytes payloads have.
+    pub lengths: RangeInclusive<usize>,
+}
+
+/// How long a client waits for an answer.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+impl Plan {
+    /// A quiet world of one meshed client and one meshed server, to be changed: the beginning of every scenario.
+    pub fn quiet(seed: u64) -> Self {
+        Self {
+            seed,
+            tick: Duration::from_millis(1),
+            latency: (Duration::from_micros(200), Duration::from_millis(2)),
+            servers: vec![Server::new("shop", "server", &[Protocol::Http1])],
+            clients: vec![Client::new("shop", "client").asks(0, Protocol::Http1, Style::Fresh)],
+            ca_replicas: 1,
+            destination_replicas: 1,
+            faults: Vec::new(),
+            until: BEGIN + Duration::from_secs(10),
+            wall_speed: 1,
+        }
+    }
+
+    /// The world of a seed.
+    pub fn of_seed(seed: u64) -> Self {
+        let mut rng = Seed::fixed(seed).fork("plan").rng();
+        let low = Duration::from_micros(rng.random_range(100..1_500));
+        let mut plan = Self {
+            tick: Duration::from_millis(2),
+            latency: (low, low + Duration::from_micros(rng.random_range(0..6_000))),
+            ca_replicas: 1 + usize::from(rng.random_bool(0.25)),
+            destination_replicas: 1 + usize::from(rng.random_bool(0.25)),
+            ..Self::quiet(seed)
+        };
+        let namespaces = ["shop", "bank"];
+        let mut hosts = 0;
+        plan.servers = (0..rng.random_range(2..=4))
+            .map(|number| {
+                let namespace = namespaces[rng.random_range(0..namespaces.len())];
+                let server = Server::draw(namespace, &format!("server-{number}"), &mut rng);
+                hosts += server.replicas;
+                server
+            })
+            .collect();
+        plan.clients = (0..rng.random_range(1..=3))
+            .map(|number| {
+                let namespace = namespaces[rng.random_range(0..namespaces.len())];
+                Client::draw(namespace, &format!("client-{number}"), &plan.servers, &mut rng)
+            })
+            .collect();
+        plan.faults = (0..rng.random_range(1..=3)).map(|_| Planned::draw(&plan, &mut rng)).collect();
+        plan.faults.sort_by_key(|planned| planned.from);
+        plan.until = FAULTS.1 + SETTLE + CALM;
+        plan
+    }
+
+    /// Adds a fault.
+    #[must_use]
+    pub fn fault(mut self, from: Duration, until: Duration, fault: Fault) -> Self {
+        self.faults.push(Planned { from, until, fault });
+        self.until = self.until.max(until + SETTLE + CALM);
+        self
+    }
+
+    /// Hosts that the world needs: those of its pods, and some for pods that replace others.
+    pub fn hosts(&self) -> u8 {
+        let pods = self.clients.len() + self.servers.iter().map(|server| server.replicas).sum::<usize>();
+        u8::try_from(pods + 2).unwrap_or(u8::MAX)
+    }
+
+    /// When the run is over.
+    pub fn end(&self) -> Duration {
+        self.until + LAST
+    }
+}
+
+impl Server {
+    /// One pod, meshed, of a server that speaks `protocols`.
+    pub fn new(namespace: &str, name: &str, protocols: &[Protocol]) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            protocols: protocols.to_vec(),
+            replicas: 1,
+            sidecar: Sidecar::Tls,
+            is_headless: false,
+            close_idle: None,
+            greeting_delay: Duration::ZERO,
+            clock_error_ms: 0,
+        }
+    }
+
+    /// Injected otherwise.
+    #[must_use]
+    pub fn sidecar(mut self, sidecar: Sidecar) -> Self {
+        self.sidecar = sidecar;
+        self
+    }
+
+    /// So many pods.
+    #[must_use]
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    fn draw(namespace: &str, name: &str, rng: &mut StdRng) -> Self {
+        let protocols: Vec<Protocol> = Protocol::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect();
+        let protocols = if protocols.is_empty() { vec![Protocol::Http1] } else { protocols };
+        Self {
+            replicas: rng.random_range(1..=3),
+            sidecar: sidecar(rng),
+            is_headless: rng.random_bool(0.2),
+            // Well below the shortest period: a close that crosses with a request is the application's own race.
+            close_idle: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(10..60))),
+            greeting_delay: Duration::from_millis(if rng.random_bool(0.5) {
+                0
+            } else {
+                rng.random_range(0..400)
+            }),
+            clock_error_ms: clock_error(rng),
+            ..Self::new(namespace, name, &protocols)
+        }
+    }
+}
+
+impl Client {
+    /// A meshed client that asks for nothing.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            sidecar: Sidecar::Tls,
+            clock_error_ms: 0,
+            asks: Vec::new(),
+        }
+    }
+
+    /// Injected otherwise.
+    #[must_use]
+    pub fn sidecar(mut self, sidecar: Sidecar) -> Self {
+        self.sidecar = sidecar;
+        self
+    }
+
+    /// Asks a server, by its place in the plan, five times a second.
+    #[must_use]
+    pub fn asks(mut self, server: usize, protocol: Protocol, style: Style) -> Self {
+        let (period, offset) =
+            (Duration::from_millis(200), Duration::from_millis(20 * self.asks.len() as u64));
+        self.asks.push(Asks { server, protocol, style, period, offset, lengths: 0..=2_000 });
+        self
+    }
+
+    fn draw(namespace: &str, name: &str, servers: &[Server], rng: &mut StdRng) -> Self {
+        let mut asks = Vec::new();
+        for (place, server) in servers.iter().enumerate() {
+            for protocol in &server.protocols {
+                if rng.random_bool(0.6) {
+                    asks.push(Asks::draw(place, *protocol, rng));
+                }
+            }
+        }
+        if asks.is_empty() {
+            let place = rng.random_range(0..servers.len());
+            asks.push(Asks::draw(place, servers[place].protocols[0], rng));
+        }
+        Self { sidecar: sidecar(rng), clock_error_ms: clock_error(rng), asks, ..Self::new(namespace, name) }
+    }
+}
+
+impl Asks {
+    fn draw(server: usize, protocol: Protocol, rng: &mut StdRng) -> Self {
+        Self {
+            server,
+            protocol,
+            style: if rng.random_bool(0.5) { Style::Fresh } else { Style::Kept },
+            period: Duration::from_millis(rng.random_range(150..1_200)),
+            offset: Duration::from_millis(rng.random_range(0..1_000)),
+            lengths: 0..=if rng.random_bool(0.2) { 40_000 } else { 1_500 },
+        }
+    }
+}
+
+fn sidecar(rng: &mut StdRng) -> Sidecar {
+    match rng.random_range(0..10) {
+        0 => Sidecar::Plaintext,
+        1 | 2 => Sidecar::Absent,
+        _ => Sidecar::Tls,
+    }
+}
+
+/// Most clocks are right to some milliseconds, and some are wrong by minutes; all of them within what certificates allow.
+fn clock_error(rng: &mut StdRng) -> i64 {
+    if rng.random_bool(0.8) { rng.random_range(-50..50) } else { rng.random_range(-1_200_000..1_200_000) }
+}
