@@ -257,6 +257,8 @@ pub struct WireConnection {
     pub markers: Vec<(OpId, Duration)>,
     /// Whether a fault broke it: reset, swallowed.
     pub broken_by_fault: Option<Duration>,
+    /// Whether a fault held the client's first bytes back. Who waits no longer for them takes them for no protocol at all.
+    pub is_late: bool,
 }
 
 /// What a connection carried.

@@ -92,18 +92,23 @@ impl Machines {
         self.order(ip, Order::Crash);
     }
 
-    /// Boots a host that was killed. Nothing runs on it until it is told to.
+    /// Boots a host that was killed. Nothing runs on it until it is told to. One that runs goes on.
     pub fn boot(&self, ip: IpAddr) {
-        self.0.wire.revive(ip);
-        self.order(ip, Order::Boot);
+        if self.name(ip).is_some_and(|name| !self.0.state.lock().inboxes.contains_key(&name)) {
+            self.0.wire.revive(ip);
+            self.order(ip, Order::Boot);
+        }
+    }
+
+    fn name(&self, ip: IpAddr) -> Option<String> {
+        self.0.state.lock().names.get(&ip).cloned()
     }
 
     fn order(&self, ip: IpAddr, order: fn(String) -> Order) {
+        let Some(name) = self.name(ip) else { return };
         let mut state = self.0.state.lock();
-        if let Some(name) = state.names.get(&ip).cloned() {
-            state.inboxes.remove(&name);
-            state.orders.push_back(order(name));
-        }
+        state.inboxes.remove(&name);
+        state.orders.push_back(order(name));
     }
 
     /// What has been ordered since the last time.

@@ -214,7 +214,7 @@ impl Server {
             sidecar: sidecar(rng),
             is_headless: rng.random_bool(0.2),
             // Well below the shortest period: a close that crosses with a request is the application's own race.
-            close_idle: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(10..60))),
+            close_idle: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(60..100))),
             greeting_delay: Duration::from_millis(if rng.random_bool(0.5) {
                 0
             } else {
@@ -277,7 +277,7 @@ impl Asks {
             server,
             protocol,
             style: if rng.random_bool(0.5) { Style::Fresh } else { Style::Kept },
-            period: Duration::from_millis(rng.random_range(150..1_200)),
+            period: Duration::from_millis(rng.random_range(250..1_200)),
             offset: Duration::from_millis(rng.random_range(0..1_000)),
             lengths: 0..=if rng.random_bool(0.2) { 40_000 } else { 1_500 },
         }

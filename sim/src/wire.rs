@@ -87,6 +87,7 @@ struct Record {
     closed: Option<Duration>,
     bytes: (u64, u64),
     broken: Option<Duration>,
+    is_late: bool,
     sniffer: Sniffer,
 }
 
@@ -309,7 +310,16 @@ impl State {
             let sniffer = Sniffer::new(self.mesh_suffix.as_str());
             let broken = matches!(fate, Some(Fate { effect: Effect::Swallow, .. })).then_some(now);
             let (opened, closed) = (now, None);
-            let record = Record { client: from, server: to, opened, closed, bytes: (0, 0), broken, sniffer };
+            let record = Record {
+                client: from,
+                server: to,
+                opened,
+                closed,
+                bytes: (0, 0),
+                broken,
+                is_late: false,
+                sniffer,
+            };
             self.records.insert(id, record);
         }
         self.connections.insert(id, connection);
@@ -363,6 +373,9 @@ impl State {
         {
             fired(&mut self.rules, connection.fate.take());
             at += by;
+            if let Some(record) = self.records.get_mut(&id) {
+                record.is_late = true;
+            }
         }
         connection.send(side, at, What::Data(Bytes::copy_from_slice(bytes)));
         let other = side.other();
@@ -484,6 +497,7 @@ impl Record {
             bytes: self.bytes,
             markers: sniffed.markers,
             broken_by_fault: self.broken,
+            is_late: self.is_late,
         }
     }
 }

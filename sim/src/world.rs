@@ -28,8 +28,18 @@ use crate::{
 
 /// How long after its creation everything must run.
 const START_LIMIT: Duration = BEGIN;
+/// When something is mended again that could not be, because something else is broken as well, and how often.
+const MEND_AGAIN: Duration = Duration::from_millis(500);
+const MEND_TRIES: u32 = 60;
 /// Over how long `stat` looks back at the end: less than what is calm by then.
 const STAT_WINDOW: Duration = Duration::from_secs(5);
+
+/// What is done to a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Begin,
+    End { tries: u32 },
+}
 
 /// A world that runs, and what it is to be.
 pub(crate) struct Worldly {
@@ -191,20 +201,28 @@ impl Worldly {
             self.recorder.clock_from_the_start(workload, clock.error_ms());
         }
         let faults: Vec<Planned> = self.plan.faults.clone();
-        let mut moments: Vec<(Duration, bool, usize)> = Vec::new();
+        let mut moments: BTreeSet<(Duration, Turn, usize)> = BTreeSet::new();
         for (at, planned) in faults.iter().enumerate() {
-            moments.push((planned.from, true, at));
-            moments.push((planned.until, false, at));
+            moments.insert((planned.from, Turn::Begin, at));
+            moments.insert((planned.until, Turn::End { tries: 0 }, at));
         }
-        moments.sort_unstable();
         let mut begun: BTreeMap<usize, usize> = BTreeMap::new();
-        for (at, begins, number) in moments {
+        while let Some((at, turn, number)) = moments.pop_first() {
             sleep(at.saturating_sub(elapsed())).await;
             let fault = &faults[number].fault;
-            if begins {
-                begun.insert(number, actor.begin(self, fault).await?);
-            } else if let Some(begun) = begun.get(&number) {
-                actor.end(self, *begun, fault).await?;
+            match turn {
+                Turn::Begin => drop(begun.insert(number, actor.begin(self, fault).await?)),
+                Turn::End { tries } => {
+                    let Some(begun) = begun.get(&number) else { continue };
+                    match actor.end(self, *begun, fault).await {
+                        Ok(()) => {}
+                        Err(_) if tries < MEND_TRIES => {
+                            let again = elapsed() + MEND_AGAIN;
+                            moments.insert((again, Turn::End { tries: tries + 1 }, number));
+                        }
+                        Err(why) => return Err(format!("{fault:?} cannot be mended: {why}")),
+                    }
+                }
             }
         }
         sleep(self.plan.end().saturating_sub(elapsed())).await;

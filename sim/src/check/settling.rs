@@ -71,7 +71,13 @@ mod tests {
     }
 
     fn fault(from: u64, until: Option<u64>) -> FaultRecord {
-        FaultRecord { kind: "cut".into(), from: ms(from), until: until.map(ms), fired: 1 }
+        FaultRecord {
+            kind: "cut".into(),
+            from: ms(from),
+            until: until.map(ms),
+            fired: 1,
+            slows: Duration::ZERO,
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::{Invariant, Limits, Violation};
 use crate::history::{Op, OpId, Outcome, Run, WireConnection};
 
+/// Round trips from a connection's first packet to an answer, at most.
+const ROUND_TRIPS: u32 = 6;
 /// Fewer delays than this say nothing about the 99th of a hundred.
 const ENOUGH: usize = 20;
 
@@ -39,7 +41,7 @@ pub fn check(run: &Run, baseline: &Run, limits: &Limits) -> Vec<Violation> {
         match took(op) {
             None => violations
                 .push(violation(op.ended.unwrap_or(op.started + op.deadline), failed(*id, op, usually))),
-            Some(took) if took > usually + limits.first_connection => {
+            Some(took) if took > usually + limits.first_connection + slowed(run, op) => {
                 let what = format!("{} took {took:?}, and {usually:?} without Conduit", named(*id, op));
                 violations.push(violation(op.started, what));
             }
@@ -59,6 +61,17 @@ pub fn check(run: &Run, baseline: &Run, limits: &Limits) -> Vec<Violation> {
         violations.push(violation(run.ended, what));
     }
     violations
+}
+
+/// What slow links may add: a connection, a handshake of the mesh, one of the application and its question are so many
+/// round trips.
+fn slowed(run: &Run, op: &Op) -> Duration {
+    let ended = op.ended.unwrap_or(op.started + op.deadline);
+    let met = run
+        .faults
+        .iter()
+        .filter(|fault| fault.from <= ended && fault.until.is_none_or(|until| op.started <= until));
+    met.map(|fault| fault.slows * ROUND_TRIPS).sum()
 }
 
 fn violation(at: Duration, what: String) -> Violation {

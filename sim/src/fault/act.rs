@@ -20,9 +20,12 @@ use crate::{
 
 /// How long a sidecar that is restarted gently may go on with what is under way, and a pod that is replaced.
 const GENTLY: Duration = Duration::from_secs(5);
-/// How often something is tried that the API, which may be broken too, refuses.
-const TRIES: u32 = 40;
-const AGAIN: Duration = Duration::from_millis(500);
+/// How long it takes until nothing is left of a pod that was cut off.
+const GONE: Duration = Duration::from_millis(100);
+/// How long a host takes to boot.
+const BOOT: Duration = Duration::from_millis(500);
+/// How long watches are told that they have missed something.
+const MISSED: Duration = Duration::from_millis(1_500);
 
 /// Brings faults about, and keeps the record of them.
 #[derive(Default)]
@@ -40,7 +43,13 @@ struct Begun {
 impl Actor {
     /// Begins a fault; the result is what [`Actor::end`] wants. Without Conduit, what concerns Conduit alone is no fault.
     pub(crate) async fn begin(&mut self, world: &mut Worldly, fault: &Fault) -> Result<usize, String> {
-        let record = FaultRecord { kind: format!("{fault:?}"), from: elapsed(), until: None, fired: 0 };
+        let slows = match fault {
+            Fault::Slow { by, .. } => *by * 2,
+            Fault::LateHello { by, .. } => *by,
+            _ => Duration::ZERO,
+        };
+        let kind = format!("{fault:?}");
+        let record = FaultRecord { kind, from: elapsed(), until: None, fired: 0, slows };
         let mut begun = Begun { record, rule: None, api: None };
         if world.has_conduit || !fault.is_of_the_mesh() {
             world.stage.wire.note(format_args!("fault {fault:?}"));
@@ -122,7 +131,11 @@ async fn act(
         Fault::StaleLists { events } => {
             let faults = world.stage.mesh.cluster().faults();
             *api = Some(faults.inject_always(any(), ApiEffect::StaleList { events: *events }));
+            // Who watches lists again only when told that it has missed something.
+            let missed = faults.inject(any().verb(Verb::Watch), ApiEffect::fail(410), u64::MAX);
             faults.cut_watches(&any());
+            tokio::time::sleep(MISSED).await;
+            missed.remove();
             Ok(0)
         }
         Fault::WatchesCut => Ok(count(world.stage.mesh.cluster().faults().cut_watches(&any()))),
@@ -262,13 +275,8 @@ fn crash(world: &mut Worldly, pod: Pod) -> Result<u64, String> {
 async fn revive(world: &mut Worldly, pod: Pod) -> Result<(), String> {
     let (Some(name), Some(ip)) = (world.name(pod), world.ip(pod)) else { return Ok(()) };
     world.stage.machines.boot(ip);
-    for _ in 0..TRIES {
-        tokio::time::sleep(AGAIN).await;
-        if world.stage.mesh.revive_pod(&name).await.is_ok() {
-            return Ok(());
-        }
-    }
-    Err(format!("pod {name} cannot be revived"))
+    tokio::time::sleep(BOOT).await;
+    world.stage.mesh.revive_pod(&name).await.map_err(told)
 }
 
 async fn restart_proxy(world: &mut Worldly, pod: Pod, is_graceful: bool) -> Result<u64, String> {
@@ -277,13 +285,11 @@ async fn restart_proxy(world: &mut Worldly, pod: Pod, is_graceful: bool) -> Resu
         return Ok(0);
     }
     let deadline = if is_graceful { GENTLY } else { Duration::ZERO };
-    for _ in 0..TRIES {
-        if world.stage.mesh.restart_sidecar(&name, deadline).await.is_ok() {
-            return Ok(1);
-        }
-        tokio::time::sleep(AGAIN).await;
+    match world.stage.mesh.restart_sidecar(&name, deadline).await {
+        // It runs; the API may be what does not hear of it.
+        Ok(()) | Err(Error::Refused { .. }) => Ok(1),
+        Err(error) => Err(told(error)),
     }
-    Err(format!("the sidecar of {name} cannot be restarted"))
 }
 
 async fn roll_out(world: &mut Worldly, server: usize) -> Result<u64, String> {
@@ -294,6 +300,7 @@ async fn roll_out(world: &mut Worldly, server: usize) -> Result<u64, String> {
         if world.stage.mesh.replace_pod(&name, GENTLY).await.is_ok() {
             replaced += 1;
         }
+        tokio::time::sleep(GONE).await;
         if let Some(ip) = ip.filter(|ip| !world.stage.mesh.pods().iter().any(|pod| pod.ip() == *ip)) {
             world.stage.machines.give_back(ip);
         }
@@ -309,6 +316,8 @@ async fn take_over(world: &mut Worldly, from: usize, to: usize) -> Result<u64, S
     let ip = world.ip(Pod::Server(from, 0));
     // Not gently: clients have to find somebody else at the address.
     world.stage.mesh.stop_pod(&name, Duration::ZERO).await.map_err(told)?;
+    // Its processes are gone when their host has had a turn.
+    tokio::time::sleep(GONE).await;
     if let Some(ip) = ip {
         world.stage.machines.give_back(ip);
     }

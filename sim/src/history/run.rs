@@ -121,6 +121,9 @@ pub struct FaultRecord {
     pub until: Option<Duration>,
     /// How often it did anything.
     pub fired: u64,
+    /// By how much a round trip takes longer meanwhile. Which of a Service's pods an operation goes to is Conduit's to choose,
+    /// so one that met this need not have met it without.
+    pub slows: Duration,
 }
 
 /// A stretch of time, its ends included.

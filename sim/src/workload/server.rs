@@ -48,7 +48,8 @@ pub struct ServerInfo {
 /// How a server behaves.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// Closes each connection on which nothing is under way after a time of its own, at most this; none keeps it.
+    /// Closes each connection on which nothing is under way after a time of its own, from half of this to all of it; none
+    /// keeps it.
     pub close_idle: Option<Duration>,
     /// How long [`Protocol::ServerFirst`] is silent before it greets.
     pub greeting_delay: Duration,
@@ -143,7 +144,8 @@ impl Server {
         let Some(most) = self.options.close_idle else { return IDLE_LIMIT };
         let purpose = format!("idle/{}/{}/{number}", self.identity.ip, self.protocol.name());
         let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX).max(1);
-        Duration::from_nanos(self.context.seed.fork(&purpose).rng().next_u64() % most)
+        // At least half of it: what is closed before it can be used is a server that nobody could talk to.
+        Duration::from_nanos(most / 2 + self.context.seed.fork(&purpose).rng().next_u64() % most.div_ceil(2))
     }
 
     /// Waits until another operation begins. False when none will: the client has ended, or the connection was idle too

@@ -135,7 +135,7 @@ async fn an_answer_with_another_byte_is_wrong() {
             let ops = world.run(spoiled.clone()).await;
             let mut wrong = 0;
             for (id, op) in &ops.asked {
-                let asked = Request::draw(&world.context.seed, *id, &spoiled.lengths);
+                let asked = Request::draw(&world.context.seed, *id, spoiled.protocol, &spoiled.lengths);
                 let is_http = matches!(protocol, Protocol::Http1 | Protocol::Http2);
                 match &op.outcome {
                     Outcome::Wrong(_) => wrong += 1,
@@ -270,7 +270,8 @@ async fn a_draining_server_answers_who_is_there_and_then_ends() {
     let World { draining, watch, serving, context, .. } = world;
     drop(watch);
     let drained = tokio::spawn(draining.drain(Duration::from_secs(20)));
-    let request = Request::draw(&context.seed, OpId { client: 1, stream: 2, number: 3 }, &(10..=10));
+    let request =
+        Request::draw(&context.seed, OpId { client: 1, stream: 2, number: 3 }, Protocol::Opaque, &(10..=10));
     server_first::ask(&mut greeted, &request, false).await.unwrap();
     // It is kept, but a draining server keeps nobody.
     assert!(drained.await.unwrap());

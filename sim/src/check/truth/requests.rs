@@ -82,6 +82,7 @@ fn counted(
     let here = arrival.filter(|arrival| !is_inbound || arrival.server == pod.ip);
     // A WebSocket is one request for many operations, or for one.
     let certain = is_counted(op.protocol) && crossing.is_some() && op.started >= *since + EDGE;
+    let certain = certain && !run.wire.iter().any(|connection| connection.is_late && run.met(op, connection));
     Some(Counted {
         from: op.started,
         by: here.filter(|_| certain).map(|arrival| arrival.at + EDGE),

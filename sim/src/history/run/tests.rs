@@ -20,9 +20,16 @@ fn settled_is_what_lies_between_changes_less_the_time_to_follow_them() {
         from: ms(60_000),
         until: Some(ms(65_000)),
         fired: 1,
+        slows: Duration::ZERO,
     });
     assert_eq!(windows(&run), [(20, 50), (85, 120)]);
-    run.faults.push(FaultRecord { kind: "cut".into(), from: ms(90_000), until: None, fired: 0 });
+    run.faults.push(FaultRecord {
+        kind: "cut".into(),
+        from: ms(90_000),
+        until: None,
+        fired: 0,
+        slows: Duration::ZERO,
+    });
     assert_eq!(windows(&run), [(20, 50), (85, 90)]);
     assert_eq!(run.last_fault_ended(), ms(120_000));
 }
