@@ -70,6 +70,11 @@ impl Route {
                 let enough = endpoints.doubted && !self.tried.is_empty();
                 let doubted = || address(Why::NoDiscovery, &endpoints.labels).filter(|_| enough);
                 match doubted().or_else(|| self.choose_endpoint(endpoints, draw)) {
+                    // Its address may be somebody else's by now, and nothing would tell. Kubernetes knows, and there is no
+                    // encryption to lose.
+                    Some(remote) if endpoints.doubted && proves_nothing(&remote) => {
+                        address(Why::NoDiscovery, &endpoints.labels).or(Some(remote))
+                    }
                     Some(remote) => Some(remote),
                     None if endpoints.list.is_empty() => address(Why::NoIdentity, &endpoints.labels),
                     // Endpoints that the service stands by are a reason to fail.
@@ -183,6 +188,10 @@ impl Outbound {
         let ip = found.addrs.first()?;
         Some(SocketAddr::new(*ip, authority.port_u16().unwrap_or(DEFAULT_PORT)))
     }
+}
+
+fn proves_nothing(remote: &Remote) -> bool {
+    matches!(remote, Remote::Endpoint(endpoint) if endpoint.identity.is_none())
 }
 
 fn current(known: &watch::Receiver<Resolution>) -> Resolution {

@@ -169,14 +169,14 @@ async fn without_any_destination_service_requests_go_where_they_were_going() {
 #[tokio::test]
 async fn endpoints_outlive_the_service_and_give_way_to_the_original_destination_when_they_are_gone() {
     let (world, mut script) = (World::new().await, Script::start().await);
-    let (endpoint_pod, other) = (Pod::plain(&world, 2), Pod::plain(&world, 3));
+    let (endpoint_pod, other) = (Pod::meshed(&world, 2, "web").await, Pod::plain(&world, 3));
     let client = client(&world, &script).await;
     let (endpoint, original) = (web(&endpoint_pod, "endpoint").await, web(&other, "original").await);
     let to = service(&world, original);
     // Nobody listens there any more, which Kubernetes knows and the proxy does not.
     let (stale, gone) = (world.service("127.200.0.2:80", original), nobody(&endpoint_pod).await);
     let told = tokio::spawn(async move {
-        let first = answered(&mut script, &[(endpoint, None)]).await;
+        let first = answered(&mut script, &[(endpoint, Some(&identity("web")))]).await;
         let second = answered(&mut script, &[(gone, None)]).await;
         (script, first, second)
     });
@@ -188,6 +188,24 @@ async fn endpoints_outlive_the_service_and_give_way_to_the_original_destination_
     client.until_metric("destination_up", &[], 0.0).await;
     assert_eq!(Browser::open(&client, to, Form::Http1, "web").await.get("/").await, (200, "endpoint".into()));
     until_answered_by(&client, stale, "original").await;
+}
+
+#[tokio::test]
+async fn without_the_service_an_endpoint_that_proves_nothing_is_left_to_kubernetes() {
+    let (world, mut script) = (World::new().await, Script::start().await);
+    let (new_owner, moved) = (Pod::plain(&world, 2), Pod::plain(&world, 3));
+    let client = client(&world, &script).await;
+    let endpoint = web(&new_owner, "somebody else").await;
+    let to = service(&world, web(&moved, "the service").await);
+    let told = tokio::spawn(async move { (answered(&mut script, &[(endpoint, None)]).await, script) });
+    until_answered_by(&client, to, "somebody else").await;
+    let (_asked, script) = told.await.unwrap();
+    script.stop().await;
+    client.until_metric("destination_up", &[], 0.0).await;
+    for form in Form::ALL {
+        let mut browser = Browser::open(&client, to, form, "web").await;
+        assert_eq!(browser.get("/").await, (200, "the service".into()), "{form:?}");
+    }
 }
 
 #[tokio::test]
