@@ -180,7 +180,20 @@ impl fmt::Display for Planned {
     }
 }
 
+/// How long a pod takes that is replaced: the new one's start, and the old one's grace and end.
+const REPLACED: Duration = Duration::from_secs(11);
+
 impl Planned {
+    /// When nothing of it goes on any more: some faults take their time.
+    pub fn over(&self, plan: &Plan) -> Duration {
+        let pods = match &self.fault {
+            Fault::Rollout(server) => plan.servers.get(*server).map_or(1, |server| server.replicas),
+            Fault::Takeover { .. } | Fault::ProxyRestart { .. } => 1,
+            _ => 0,
+        };
+        self.until.max(self.from + REPLACED * u32::try_from(pods).unwrap_or(u32::MAX))
+    }
+
     /// A fault of a world.
     pub(crate) fn draw(plan: &Plan, rng: &mut StdRng) -> Self {
         let (first, last) = FAULTS;

@@ -255,7 +255,7 @@ pub struct WireConnection {
     pub bytes: (u64, u64),
     /// Markers of operations seen in the clear, each with the time at which it crossed.
     pub markers: Vec<(OpId, Duration)>,
-    /// Whether a fault broke it: reset, swallowed.
+    /// When a fault came over it: it was reset, or it swallows, or its link was cut, or a host at its end died.
     pub broken_by_fault: Option<Duration>,
     /// Whether a fault held the client's first bytes back. Who waits no longer for them takes them for no protocol at all.
     pub is_late: bool,

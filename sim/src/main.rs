@@ -19,6 +19,18 @@ fn main() {
                 println!("{violation}");
             }
             if std::env::args().nth(2).is_some() {
+                for c in &verdict.run.wire {
+                    println!("wire {c:?}");
+                }
+                for pod in &verdict.run.pods {
+                    println!(
+                        "pod {} {} {:?} {:?}-{:?} outages {:?}",
+                        pod.ip, pod.name, pod.sidecar, pod.from, pod.until, pod.outages
+                    );
+                }
+                for line in verdict.trace.lines() {
+                    println!("trace {line}");
+                }
                 println!("{:#?}", plan.servers);
                 println!("{:#?}", plan.clients);
                 let seen: std::collections::BTreeSet<_> =

@@ -152,15 +152,17 @@ impl Plan {
             .collect();
         plan.faults = (0..rng.random_range(1..=3)).map(|_| Planned::draw(&plan, &mut rng)).collect();
         plan.faults.sort_by_key(|planned| planned.from);
-        plan.until = FAULTS.1 + SETTLE + CALM;
+        let over = plan.faults.iter().map(|planned| planned.over(&plan)).max().unwrap_or_default();
+        plan.until = over.max(FAULTS.1) + SETTLE + CALM;
         plan
     }
 
     /// Adds a fault.
     #[must_use]
     pub fn fault(mut self, from: Duration, until: Duration, fault: Fault) -> Self {
-        self.faults.push(Planned { from, until, fault });
-        self.until = self.until.max(until + SETTLE + CALM);
+        let planned = Planned { from, until, fault };
+        self.until = self.until.max(planned.over(&self) + SETTLE + CALM);
+        self.faults.push(planned);
         self
     }
 
@@ -209,17 +211,17 @@ impl Server {
     fn draw(namespace: &str, name: &str, rng: &mut StdRng) -> Self {
         let protocols: Vec<Protocol> = Protocol::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect();
         let protocols = if protocols.is_empty() { vec![Protocol::Http1] } else { protocols };
+        let delay = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..400) };
+        let greeting_delay = Duration::from_millis(delay);
         Self {
             replicas: rng.random_range(1..=3),
             sidecar: sidecar(rng),
             is_headless: rng.random_bool(0.2),
-            // Well below the shortest period: a close that crosses with a request is the application's own race.
-            close_idle: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(60..100))),
-            greeting_delay: Duration::from_millis(if rng.random_bool(0.5) {
-                0
-            } else {
-                rng.random_range(0..400)
-            }),
+            // Well below the shortest period, and only where answers are quick: a close that crosses with a request is the
+            // application's own race.
+            close_idle: (greeting_delay.is_zero() && rng.random_bool(0.5))
+                .then(|| Duration::from_millis(rng.random_range(60..100))),
+            greeting_delay,
             clock_error_ms: clock_error(rng),
             ..Self::new(namespace, name, &protocols)
         }

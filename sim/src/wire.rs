@@ -135,7 +135,10 @@ impl Wire {
 
     /// Lets nothing pass from one host to another any more; what is sent waits until [`Wire::mend`].
     pub fn cut(&self, from: IpAddr, to: IpAddr) {
-        self.with(|state, _| state.links.cut(from, to));
+        self.with(|state, _| {
+            state.links.cut(from, to);
+            state.hinder(|client, server| (client, server) == (from, to) || (server, client) == (from, to));
+        });
         self.note(format_args!("cut {from} > {to}"));
     }
 
@@ -187,6 +190,7 @@ impl Wire {
         self.note(format_args!("crash {ip}"));
         self.with(|state, _| {
             let now = elapsed();
+            state.hinder(|client, server| client == ip || server == ip);
             let host = state.hosts.entry(ip).or_default();
             host.is_down = true;
             host.listeners.clear();
@@ -324,6 +328,15 @@ impl State {
         }
         self.connections.insert(id, connection);
         Syn::Accepted(id)
+    }
+
+    /// Notes that a fault has come over the open connections between hosts that `meets` names.
+    fn hinder(&mut self, meets: impl Fn(IpAddr, IpAddr) -> bool) {
+        let now = elapsed();
+        let open = self.records.values_mut().filter(|record| record.closed.is_none());
+        for record in open.filter(|record| meets(record.client.ip(), record.server.ip())) {
+            record.broken.get_or_insert(now);
+        }
     }
 
     fn wake_readers(&mut self, wakers: &mut Wakers) {

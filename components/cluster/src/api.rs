@@ -43,6 +43,30 @@ where
         return Err(Broken);
     }
     shared.faults.deliverable().await;
+    answer(shared, request, true).await
+}
+
+/// Answers a request that no scripted fault concerns, apart from watches that are cut.
+pub(crate) async fn handle_steadily<B>(
+    shared: Arc<Shared>,
+    request: Request<B>,
+) -> Result<Response<Body>, Broken>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<axum::BoxError>,
+{
+    answer(shared, request, false).await
+}
+
+async fn answer<B>(
+    shared: Arc<Shared>,
+    request: Request<B>,
+    has_faults: bool,
+) -> Result<Response<Body>, Broken>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<axum::BoxError>,
+{
     let (parts, body) = request.into_parts();
     let route = match call::route(&shared.served, &parts.method, &parts.uri) {
         Ok(route) => route,
@@ -58,7 +82,7 @@ where
     };
     let received = Received { headers: parts.headers, body };
     match route {
-        Route::Objects(call) => objects(&shared, call, received).await,
+        Route::Objects(call) => objects(&shared, call, received, has_faults).await,
         Route::Other(path) => {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             Ok(other(&shared, &parts.method, &path, &received).unwrap_or_else(|failure| refusal(&failure)))
@@ -99,8 +123,14 @@ pub(crate) async fn handle_always(
     Ok(handle(shared, request).await.unwrap_or_else(broken))
 }
 
-async fn objects(shared: &Arc<Shared>, call: Call, received: Received) -> Result<Response<Body>, Broken> {
-    let Verdict { delay, stale_events, fate } = shared.faults.judge(&call);
+async fn objects(
+    shared: &Arc<Shared>,
+    call: Call,
+    received: Received,
+    has_faults: bool,
+) -> Result<Response<Body>, Broken> {
+    let judged = if has_faults { shared.faults.judge(&call) } else { Verdict::default() };
+    let Verdict { delay, stale_events, fate } = judged;
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
@@ -112,7 +142,9 @@ async fn objects(shared: &Arc<Shared>, call: Call, received: Received) -> Result
     }
     let answer = serve(shared, &call, received, stale_events).unwrap_or_else(|failure| refusal(&failure));
     // A black hole that opened meanwhile swallows the answer.
-    shared.faults.deliverable().await;
+    if has_faults {
+        shared.faults.deliverable().await;
+    }
     if matches!(fate, Fate::LoseReply) { Err(Broken) } else { Ok(answer) }
 }
 

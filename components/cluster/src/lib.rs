@@ -223,6 +223,12 @@ impl Cluster {
         serve::client(self.0.clone())
     }
 
+    /// As [`Cluster::client`], spared from scripted faults: for what stands for the cluster's own nodes, whose way to the API is
+    /// not what is being broken.
+    pub fn steady_client(&self) -> kube::Client {
+        serve::steady_client(self.0.clone())
+    }
+
     /// Listens on `addr` of a network; the result's `server` must be spawned. A drain ends open connections at once,
     /// because watches would last for ever.
     ///

@@ -74,12 +74,20 @@ async fn connection(shared: Arc<Shared>, accepted: Accepted, drain: drain::Watch
 
 /// A client that calls the API as a function.
 pub(crate) fn client(shared: Arc<Shared>) -> kube::Client {
-    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-        let shared = shared.clone();
-        async move {
-            let response: Result<Response<Body>, api::Broken> = api::handle(shared, request).await;
-            response
-        }
-    });
+    calling(shared, api::handle)
+}
+
+/// The same, spared from faults.
+pub(crate) fn steady_client(shared: Arc<Shared>) -> kube::Client {
+    calling(shared, api::handle_steadily)
+}
+
+fn calling<Handle, Handling>(shared: Arc<Shared>, handle: Handle) -> kube::Client
+where
+    Handle: Fn(Arc<Shared>, Request<kube::client::Body>) -> Handling + Send + 'static,
+    Handling: Future<Output = Result<Response<Body>, api::Broken>> + Send + 'static,
+{
+    let service =
+        tower::service_fn(move |request: Request<kube::client::Body>| handle(shared.clone(), request));
     kube::Client::new(service, "default")
 }

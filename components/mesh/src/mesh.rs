@@ -48,7 +48,8 @@ impl Mesh {
         let cluster = Cluster::new(conduit_cluster::Config::new(clock, builder.seed.fork("cluster")));
         let client = cluster.client();
         let (api, serving) = serve_api(&builder, &cluster).await?;
-        let (services, following) = Services::follow(&client, &builder.seed.fork("services"));
+        let (services, following) =
+            Services::follow(&cluster.steady_client(), &builder.seed.fork("services"));
         let controlled = cluster.clone();
         let cluster_parts = vec![
             serving,
