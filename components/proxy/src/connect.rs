@@ -182,22 +182,30 @@ impl Connector {
     }
 
     /// Opens a connection to `remote`. When TLS fails before any byte of the application was sent, a second connection
-    /// is opened in plaintext, and the peer is remembered until a probe succeeds.
+    /// is opened in plaintext, and the peer is remembered until a probe succeeds. Each is waited for as long as `patience`
+    /// says, and never longer than configured.
     ///
     /// # Errors
     /// TCP itself failed.
-    pub(crate) async fn open(&self, remote: &Remote, security: &Security) -> Result<Connected, ConnectError> {
+    pub(crate) async fn open(
+        &self,
+        remote: &Remote,
+        security: &Security,
+        patience: Option<Duration>,
+    ) -> Result<Connected, ConnectError> {
+        let configured = self.inner.timeouts.outbound_connect;
+        let within = patience.map_or(configured, |patience| patience.min(configured));
         let why = match (security, remote) {
             (Security::Plain(why), _) => *why,
             (Security::Mutual(_), Remote::Address { why, .. }) => *why,
             (Security::Mutual(identity), Remote::Endpoint(endpoint)) => {
-                match self.open_mutual(endpoint, identity).await? {
+                match self.open_mutual(endpoint, identity, within).await? {
                     Ok(connected) => return Ok(connected),
                     Err(why) => why,
                 }
             }
         };
-        let io = self.dial(remote.addr(), self.inner.timeouts.outbound_connect).await?;
+        let io = self.dial(remote.addr(), within).await?;
         Ok(self.connected(Stream::plain(io), remote.addr(), remote.labels(), (TlsStatus::Plain(why), None)))
     }
 
@@ -218,13 +226,14 @@ impl Connector {
         &self,
         endpoint: &Arc<Endpoint>,
         identity: &Identity,
+        within: Duration,
     ) -> Result<Result<Connected, Why>, ConnectError> {
         // Asked again: they may have expired since the decision.
         let loaded = match self.inner.store.current() {
             Ok(loaded) => loaded,
             Err(unusable) => return Ok(Err(unusable.into())),
         };
-        let io = self.dial(endpoint.addr, self.inner.timeouts.outbound_connect).await?;
+        let io = self.dial(endpoint.addr, within).await?;
         match self.handshake(&loaded, io, identity).await {
             Ok((stream, not_after)) => {
                 let own = loaded.credentials.identity().clone();

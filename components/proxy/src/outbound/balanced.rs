@@ -169,7 +169,7 @@ impl Balanced {
                 return Err(refused.map_or(Unsent::Nowhere, Unsent::Connect));
             };
             exchange.aimed(remote.addr(), remote.labels());
-            let mut way = match self.way(&remote, authority).await {
+            let mut way = match self.way(&remote, authority, route.patience(&remote)).await {
                 Ok(way) if route.is_somebody_else(&remote, way.tls()) => {
                     route.leave_out(&remote);
                     continue;

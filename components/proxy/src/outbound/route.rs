@@ -26,6 +26,10 @@ use crate::{
 /// Endpoints tried for one request or connection, when the first ones refuse TCP.
 const MAX_TRIES: usize = 3;
 
+/// For an endpoint to accept when there are others: Linux sends a second SYN after this (RFC 6298, section 2.1), and one that
+/// lost its first would be dialled again anyway.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// For a name that only DNS knows.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -54,6 +58,20 @@ impl Route {
         }
         self.leave_out(remote);
         self.tried.len() < MAX_TRIES
+    }
+
+    /// How long to wait for `remote` to accept, where that is shorter than usual: as long as there is somebody else to ask, a
+    /// pod that is silent, because its node has died or nothing reaches it, is not worth a whole deadline.
+    pub(super) fn patience(&self, remote: &Remote) -> Option<Duration> {
+        let Resolution::Known(endpoints) = &self.resolution else { return None };
+        let Remote::Endpoint(endpoint) = remote else { return None };
+        if self.fallback.is_some_and(|original| original == endpoint.addr) {
+            return None;
+        }
+        let mut others = endpoints.list.iter().map(|other| other.addr);
+        let is_left = self.tried.len() + 1 < MAX_TRIES
+            && others.any(|other| other != endpoint.addr && !self.tried.contains(&other));
+        is_left.then_some(PATIENCE)
     }
 
     /// The next place to try.
@@ -165,7 +183,7 @@ impl Outbound {
                 Security::Plain(_) if content == Content::Tls => Security::Plain(Why::AppTls),
                 security => security,
             };
-            match self.connector.open(&remote, &security).await {
+            match self.connector.open(&remote, &security, route.patience(&remote)).await {
                 Ok(connected) if route.is_somebody_else(&remote, &connected.tls) => {
                     route.leave_out(&remote);
                     continue;

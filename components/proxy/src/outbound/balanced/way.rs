@@ -1,6 +1,6 @@
 //! The upstream connection of one request: kept from an earlier one, or opened.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -66,7 +66,12 @@ impl Way {
 
 impl Balanced {
     /// A connection to `remote`: one that is there, or a new one.
-    pub(super) async fn way(&self, remote: &Remote, authority: &str) -> Result<Way, ConnectError> {
+    pub(super) async fn way(
+        &self,
+        remote: &Remote,
+        authority: &str,
+        patience: Option<Duration>,
+    ) -> Result<Way, ConnectError> {
         let security = self.outbound.connector.security(remote, self.connection.session.peer().ip());
         let key = KeyRef { addr: remote.addr(), security: &security, authority };
         match self.activity {
@@ -76,11 +81,14 @@ impl Balanced {
                 }
                 Some((key, Kept::Asleep(asleep))) => self.lease(key, asleep).await.map(Way::Http1),
                 // Boxed: a handshake is large, and most requests need none.
-                None => Box::pin(self.open_http1(remote, &security, authority)).await.map(Way::Http1),
+                None => {
+                    Box::pin(self.open_http1(remote, &security, authority, patience)).await.map(Way::Http1)
+                }
             },
             None => {
                 let place = self.lanes.shared(key);
-                let shared = place.get_or_try_init(|| Box::pin(self.share(remote, &security))).await?;
+                let shared =
+                    place.get_or_try_init(|| Box::pin(self.share(remote, &security, patience))).await?;
                 Ok(Way::Http2(shared.clone()))
             }
         }
@@ -91,8 +99,9 @@ impl Balanced {
         remote: &Remote,
         security: &Security,
         authority: &str,
+        patience: Option<Duration>,
     ) -> Result<Lease, ConnectError> {
-        let Connected { stream, tls, not_after } = self.open(remote, security).await?;
+        let Connected { stream, tls, not_after } = self.open(remote, security, patience).await?;
         let security = Security::of(&tls);
         let key = KeyRef { addr: remote.addr(), security: &security, authority }.to_key();
         self.lease(key, Asleep { stream, tls: Arc::new(tls), not_after }).await
@@ -106,17 +115,27 @@ impl Balanced {
         Ok(Lease { lanes: self.lanes.clone(), key, idle })
     }
 
-    async fn share(&self, remote: &Remote, security: &Security) -> Result<Shared, ConnectError> {
-        let Connected { stream, tls, not_after } = self.open(remote, security).await?;
+    async fn share(
+        &self,
+        remote: &Remote,
+        security: &Security,
+        patience: Option<Duration>,
+    ) -> Result<Shared, ConnectError> {
+        let Connected { stream, tls, not_after } = self.open(remote, security, patience).await?;
         let (sender, connection) = forward::open_http2(stream).await.map_err(broken)?;
         run(connection);
         Ok(Shared { sender, tls: Arc::new(tls), not_after })
     }
 
-    async fn open(&self, remote: &Remote, security: &Security) -> Result<Connected, ConnectError> {
+    async fn open(
+        &self,
+        remote: &Remote,
+        security: &Security,
+        patience: Option<Duration>,
+    ) -> Result<Connected, ConnectError> {
         let connected = match self.take_spare(remote, security) {
             Some(spare) => spare,
-            None => self.outbound.connector.open(remote, security).await?,
+            None => self.outbound.connector.open(remote, security, patience).await?,
         };
         if let Remote::Endpoint(endpoint) = remote {
             endpoint.load.connected();
