@@ -120,9 +120,10 @@ struct Obstacles<'a> {
 impl<'a> Obstacles<'a> {
     fn of(run: &'a Run) -> Self {
         let lost_bytes = |connection: &&WireConnection| {
-            let broken = connection.broken_by_fault;
-            broken
-                .is_some_and(|broken| connection.first_application_byte.is_some_and(|first| first <= broken))
+            let (first, broken) = (connection.first_application_byte, connection.broken_by_fault);
+            // One that was broken from the beginning swallowed everything.
+            let swallows = broken == Some(connection.opened);
+            broken.is_some_and(|broken| first.is_some_and(|first| first <= broken || swallows))
         };
         Self { run, broken: run.wire.iter().filter(lost_bytes).collect() }
     }
