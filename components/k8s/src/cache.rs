@@ -52,7 +52,7 @@ impl<K: Object + Sync> Cache<K> {
     pub fn fixed(objects: impl IntoIterator<Item = K>) -> Self {
         let objects = objects.into_iter().map(|object| (ObjectKey::of(object.meta()), Arc::new(object)));
         let health = Health::default();
-        drop(health.contact(true));
+        health.listed();
         Self {
             objects: Arc::new(Mutex::new(Arc::new(objects.collect()))),
             version: Arc::new(watch::Sender::new(1)),

@@ -21,7 +21,9 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+
+use crate::cause::{Cause, News};
 
 /// How leadership is timed; the proportions are client-go's, and `claim` must be well below `lease`.
 #[derive(Debug, Clone)]
@@ -133,6 +135,7 @@ pub struct Campaign {
     until: watch::Sender<Option<Instant>>,
     /// The last record of another holder, and when we saw it become so.
     seen: Option<(LeaseSpec, Instant)>,
+    news: News,
 }
 
 /// What came of one attempt to lead.
@@ -162,6 +165,7 @@ impl Campaign {
             timing,
             until: sender,
             seen: None,
+            news: News::default(),
         };
         (campaign, Leadership { until })
     }
@@ -194,18 +198,33 @@ impl Campaign {
                 if !led {
                     info!(lease = self.name, holder = self.holder, "leading");
                 }
+                self.succeeded();
             }
             Ok(Ok(Attempt::Following { holder })) => {
+                self.succeeded();
                 self.until.send_replace(None);
                 if led {
                     warn!(lease = self.name, leader = holder, "another process leads now");
                 }
             }
             // The claim is left to run out: an API server that is away for a moment deposes nobody.
-            Ok(Err(error)) => {
-                warn!(lease = self.name, %error, leading = led, "cannot renew or take the lease")
-            }
-            Err(_) => warn!(lease = self.name, leading = led, "no answer about the lease"),
+            Ok(Err(error)) => self.failed(&(&error).into()),
+            Err(_) => self.failed(&Cause::new(format_args!("no answer within {:?}", self.timing.claim))),
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if self.news.succeeded() {
+            info!(lease = self.name, "the lease can be read and written again");
+        }
+    }
+
+    fn failed(&mut self, cause: &Cause) {
+        let leading = self.until.borrow().is_some_and(|until| Instant::now() < until);
+        if self.news.failed(cause) {
+            warn!(lease = self.name, %cause, leading, "cannot renew or take the lease");
+        } else {
+            debug!(lease = self.name, %cause, leading, "still cannot renew or take the lease");
         }
     }
 
@@ -308,7 +327,9 @@ impl Campaign {
         };
         match timeout(self.timing.retry, release).await {
             Ok(Ok(())) => info!(lease = self.name, "leadership given up"),
-            Ok(Err(error)) => warn!(lease = self.name, %error, "the lease is left to run out"),
+            Ok(Err(error)) => {
+                warn!(lease = self.name, cause = %Cause::from(&error), "the lease is left to run out");
+            }
             Err(_) => warn!(lease = self.name, "no answer about the lease, it is left to run out"),
         }
     }

@@ -8,6 +8,7 @@
 //! - `cache.rs`: [`cache::Cache`], an ordered copy of what `follow` sees, with change notification
 //! - `slices.rs`: EndpointSlices in whichever version the cluster serves
 //! - `lease.rs`: leadership by a Lease
+//! - `cause.rs`: why the API server was of no use, told once
 //!
 //! Invariants: nothing here waits for the API server without a deadline; nothing is queued, a reader that is slow sees
 //! the latest state; whatever is handed out in bulk is ordered by namespace and name.
@@ -16,8 +17,11 @@
 //! list), streaming lists (a 1.20 API server never ends them), and discovery (a 404 tells the same at less cost).
 
 pub mod cache;
+pub mod cause;
 pub mod client;
 pub mod lease;
+#[cfg(test)]
+mod logged;
 pub mod owned;
 pub mod owner;
 pub mod slices;

@@ -13,6 +13,8 @@ use k8s_openapi::{Metadata, NamespaceResourceScope, apimachinery::pkg::apis::met
 use kube::{Client, Resource, core::Status};
 use serde::de::DeserializeOwned;
 
+use crate::cause::Cause;
+
 mod follow;
 mod health;
 
@@ -175,6 +177,15 @@ impl Error {
         match self {
             Self::Api(kube::Error::Api(status)) | Self::Ended(status) => Some(status.code),
             _ => None,
+        }
+    }
+
+    /// What to tell of it.
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Api(error) => error.into(),
+            Self::Ended(status) => Cause::declined(status),
+            other => Cause::new(other),
         }
     }
 

@@ -7,6 +7,7 @@ use kube::client::Body;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::logged::Log;
 
 /// An API server that has one Lease, with versions; it can be down for one of its clients.
 #[derive(Clone, Default)]
@@ -177,4 +178,24 @@ async fn a_process_that_returns_under_its_name_leads_at_once() {
     let again = Candidate::start(&server, "ca-0", 6);
     again.gained().await;
     assert!(started.elapsed() <= Timing::default().retry);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_renewed_is_told_once_and_when_it_can_again() {
+    let (log, _guard) = Log::start();
+    let server = Server::default();
+    let first = Candidate::start(&server, "first", 5);
+    first.gained().await;
+    first.up.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(120)).await;
+    first.up.store(true, Ordering::SeqCst);
+    first.gained().await;
+    let told: Vec<String> = log.lines().iter().map(|line| line.split(": ").skip(1).collect()).collect();
+    let expected = [
+        r#"leading lease="conduit-ca" holder="first""#,
+        r#"cannot renew or take the lease lease="conduit-ca" cause=no answer within 10s leading=false"#,
+        r#"leading lease="conduit-ca" holder="first""#,
+        r#"the lease can be read and written again lease="conduit-ca""#,
+    ];
+    assert_eq!(told, expected);
 }

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use conduit_runtime::{Backoff, Seed};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kube::api::{ListParams, Request, WatchEvent, WatchParams};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
+
+use crate::cause::Cause;
 
 use super::{Error, Event, Health, Object, ObjectKey, Source, Timing};
 
@@ -80,9 +82,7 @@ impl<K: Object> Follow<K> {
     pub async fn run<T>(mut self, convert: impl Fn(K) -> T, mut on: impl FnMut(Event<T>)) {
         loop {
             let NotServed = self.run_while_served(&convert, &mut on).await;
-            let delay = self.retry.next_delay();
-            warn!(path = self.source.path, ?delay, "not served by this API server, asking again");
-            tokio::time::sleep(delay).await;
+            self.failed(&Cause::new("not served by this API server")).await;
         }
     }
 
@@ -103,7 +103,8 @@ impl<K: Object> Follow<K> {
                 Ok(Ended::InTime) => {}
                 Ok(Ended::TooSoon) => tokio::time::sleep(self.retry.next_delay()).await,
                 Err(error) if error.status() == Some(404) => return NotServed,
-                Err(error) => self.failed(&error).await,
+                Err(error) if error.status() == Some(410) => self.expired().await,
+                Err(error) => self.failed(&error.cause()).await,
             }
         }
     }
@@ -116,7 +117,7 @@ impl<K: Object> Follow<K> {
         match self.list(convert).await {
             Ok((objects, at)) => {
                 on(Event::Listed(objects));
-                self.succeeded(true);
+                self.health.listed();
                 (Some(at), Ok(Ended::InTime))
             }
             Err(error) => (None, Err(error)),
@@ -134,38 +135,31 @@ impl<K: Object> Follow<K> {
         let keeps = watched.as_ref().err().is_none_or(Error::keeps_version);
         let is_fresh = at.listed.elapsed() < self.timing.relist;
         let position = (keeps && is_fresh).then_some(at);
-        let ended = watched.map(|()| match started.elapsed() >= SHORT {
-            true => {
-                self.succeeded(false);
-                Ended::InTime
-            }
-            false => Ended::TooSoon,
-        });
+        let ended = watched.map(|()| if started.elapsed() < SHORT { Ended::TooSoon } else { Ended::InTime });
         (position, ended)
     }
 
-    fn succeeded(&mut self, listed: bool) {
-        self.retry.reset();
-        self.contact(listed);
-    }
-
-    fn contact(&self, listed: bool) {
-        if let Some(error) = self.health.contact(listed) {
-            info!(path = self.source.path, after = error, "following the cluster again");
+    /// A watch is under way.
+    fn watching(&self) {
+        if self.health.watching() {
+            info!(path = self.source.path, "following the cluster again");
         }
     }
 
-    /// Waits before the next attempt. Of failures in a row only the first is told: they are many, and say the same.
-    async fn failed(&mut self, error: &Error) {
+    async fn expired(&mut self) {
+        debug!(path = self.source.path, "the version is too old, listing again");
+        self.health.expired();
+        tokio::time::sleep(self.retry.next_delay()).await;
+    }
+
+    /// Waits before the next attempt.
+    async fn failed(&mut self, cause: &Cause) {
         let delay = self.retry.next_delay();
-        let is_first = self.health.failure(error);
-        let (path, cause) = (&self.source.path, root_cause(error));
-        if error.status() == Some(410) {
-            debug!(path, "the version is too old, listing again");
-        } else if is_first {
-            warn!(path, %error, cause, "cannot follow the cluster; what was seen of it stays in use");
+        let path = &self.source.path;
+        if self.health.failed(cause) {
+            warn!(path, %cause, "cannot follow the cluster; what was seen of it stays in use");
         } else {
-            debug!(path, %error, cause, ?delay, "still cannot follow the cluster");
+            debug!(path, %cause, ?delay, "still cannot follow the cluster");
         }
         tokio::time::sleep(delay).await;
     }
@@ -219,22 +213,39 @@ impl<K: Object> Follow<K> {
             Request::new(&self.source.path).watch(&params, &at.version).map_err(kube::Error::BuildRequest)?;
         let begun = timeout(self.timing.answer, self.source.client.request_events::<K>(request)).await;
         let events = begun.map_err(|_| Error::Deadline(self.timing.answer))??;
-        let mut events = std::pin::pin!(events);
+        self.watching();
+        let began = Instant::now();
+        let ended = self.take_all(events, began + life + GRACE, at, convert, on).await;
+        // Not after a list: who may list and not watch would list without a pause.
+        if began.elapsed() >= SHORT {
+            self.retry.reset();
+        }
+        ended
+    }
 
-        self.contact(false);
-        let deadline = Instant::now() + life + GRACE;
+    async fn take_all<T>(
+        &self,
+        events: impl Stream<Item = Result<WatchEvent<K>, kube::Error>>,
+        deadline: Instant,
+        at: &mut Position,
+        convert: &impl Fn(K) -> T,
+        on: &mut impl FnMut(Event<T>),
+    ) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut events = std::pin::pin!(events);
         loop {
             let event = match timeout_at(deadline, events.next()).await {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok(()),
-                Err(_) => return Err(Error::Deadline(life + GRACE)),
+                Err(_) => return Err(Error::Deadline(started.elapsed())),
             };
-            self.contact(false);
+            self.watching();
             match event {
                 Ok(event) => self.take(event, at, convert, on)?,
                 // One object that we cannot read hides no other; what was known of it stays.
                 Err(error) if is_unreadable(&error) => {
-                    warn!(path = self.source.path, %error, "skipping an object that cannot be read");
+                    let cause = Cause::from(&error);
+                    warn!(path = self.source.path, %cause, "skipping an object that cannot be read");
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -262,15 +273,6 @@ impl<K: Object> Follow<K> {
         }
         Ok(())
     }
-}
-
-/// The innermost error: kube's and hyper's say that something failed, the one at the bottom what.
-fn root_cause(error: &Error) -> Option<String> {
-    let mut cause = std::error::Error::source(error)?;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    Some(cause.to_string())
 }
 
 /// Whether one event of a watch could not be decoded. kube first tries to read such an event as a `Status`, whose fields

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
+use crate::cause::{Cause, News};
+
 /// How the following of one resource goes. Cloning shares.
 #[derive(Debug, Clone)]
 pub struct Health {
@@ -16,7 +18,8 @@ pub struct Health {
 struct State {
     last_contact: Option<Instant>,
     failures: u64,
-    last_error: Option<String>,
+    last_error: Option<Cause>,
+    news: News,
 }
 
 impl Default for Health {
@@ -47,28 +50,35 @@ impl Health {
         self.state.lock().failures
     }
 
-    /// What went wrong since the API server was last heard of.
-    pub fn last_error(&self) -> Option<String> {
+    /// What is wrong, as long as it is: since a watch was last under way.
+    pub fn last_error(&self) -> Option<Cause> {
         self.state.lock().last_error.clone()
     }
 
-    /// The API server was heard of. Returns what had gone wrong until then.
-    pub(crate) fn contact(&self, listed: bool) -> Option<String> {
-        let ended = {
-            let mut state = self.state.lock();
-            state.last_contact = Some(Instant::now());
-            state.last_error.take()
-        };
-        if listed {
-            self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
-        }
-        ended
+    /// A whole list was seen. That ends no failure: who may list need not be allowed to watch.
+    pub(crate) fn listed(&self) {
+        self.state.lock().last_contact = Some(Instant::now());
+        self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
     }
 
-    /// Something failed. Returns whether it is the first failure since the API server was last heard of.
-    pub(super) fn failure(&self, error: &super::Error) -> bool {
+    /// A watch is under way. Whether to tell that what had been told to be wrong is over.
+    pub(super) fn watching(&self) -> bool {
+        let mut state = self.state.lock();
+        state.last_contact = Some(Instant::now());
+        state.last_error = None;
+        state.news.succeeded()
+    }
+
+    /// Something failed. Whether to tell it.
+    pub(super) fn failed(&self, cause: &Cause) -> bool {
         let mut state = self.state.lock();
         state.failures += 1;
-        state.last_error.replace(error.to_string()).is_none()
+        state.last_error = Some(cause.clone());
+        state.news.failed(cause)
+    }
+
+    /// A version was forgotten by the API server, as all are after a while: counted, and nothing is wrong.
+    pub(super) fn expired(&self) {
+        self.state.lock().failures += 1;
     }
 }

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::logged::Log;
 
 /// What the API server does with one request; with the next one after the last it is silent.
 enum Answer {
@@ -263,4 +264,56 @@ async fn what_is_not_served_is_told_to_who_can_ask_otherwise() {
         paths[..2],
         ["/apis/discovery.k8s.io/v1/endpointslices", "/apis/discovery.k8s.io/v1beta1/endpointslices"]
     );
+}
+
+fn forbidden(code: u16) -> Answer {
+    Answer::Json(
+        code,
+        json!({"kind": "Status", "status": "Failure", "code": code, "reason": "Forbidden", "message": "not\n  for you"}),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_lasts_is_one_line_and_a_reminder_every_few_minutes() {
+    let (log, _guard) = Log::start();
+    let api = Api::new((0..20_000).map(|_| forbidden(403)));
+    let (_events, health) = follow(&api);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let expected = "WARN conduit_k8s::watch::follow: cannot follow the cluster; what was seen of it stays in use \
+                    path=\"/api/v1/namespaces/shop/configmaps\" \
+                    cause=the API server declines: 403 Forbidden: not for you";
+    assert_eq!(log.lines(), [expected]);
+    api.answers.lock().clear();
+    api.answers.lock().extend((0..20_000).map(|_| Answer::Json(500, json!({"code": 500}))));
+    tokio::time::sleep(Duration::from_secs(59 * 60)).await;
+    assert!((2..=14).contains(&log.lines().len()), "{:#?}", log.lines());
+    assert!(log.lines()[1].contains("500"), "{:#?}", log.lines());
+    assert!(health.failures() > 300 && health.last_error().is_some(), "{}", health.failures());
+
+    api.answers.lock().clear();
+    api.answers.lock().extend([list("5", json!([])), Answer::EventsThenSilence(Vec::new())]);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(log.lines().last().unwrap().contains("following the cluster again"), "{:#?}", log.lines());
+    assert_eq!(health.last_error(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_list_and_not_watch_lists_at_the_pace_of_retries_and_says_so_once() {
+    let (log, _guard) = Log::start();
+    let api = Api::new((0..1000).flat_map(|_| [list("5", json!([map("a", "1")])), forbidden(403)]));
+    let (mut events, _) = follow(&api);
+    tokio::time::sleep(Duration::from_secs(240)).await;
+    let lists = api.requests().iter().filter(|request| *request == "list").count();
+    assert!((20..60).contains(&lists), "{lists} lists in four minutes");
+    assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
+    assert_eq!(take(&mut events, 1).await, ["listed a@1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_api_server_serves_is_told_once() {
+    let (log, _guard) = Log::start();
+    let api = Api::new((0..1000).map(|_| Answer::Json(404, json!({"code": 404}))));
+    let _events = follow(&api);
+    tokio::time::sleep(Duration::from_secs(240)).await;
+    assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
 }
