@@ -21,6 +21,7 @@ use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
+use rand::Rng;
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -28,15 +29,17 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A namespace that is deleted in the end, whatever happens to the test.
 async fn in_a_namespace<F: Future<Output = ()> + Send + 'static>(
-    name: &'static str,
-    test: impl FnOnce(kube::Client) -> F,
+    purpose: &str,
+    test: impl FnOnce(kube::Client, String) -> F,
 ) {
+    // A run must not meet the namespace of the last, which may still be terminating.
+    let name = format!("conduit-k8s-{purpose}-{:08x}", Seed::from_os().unwrap().rng().next_u32());
     let client = client::infer(TokioNetwork::shared()).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
     namespaces.create(&PostParams::default(), &namespace).await.unwrap();
-    let outcome = tokio::spawn(test(client)).await;
-    namespaces.delete(name, &DeleteParams::default()).await.unwrap();
+    let outcome = tokio::spawn(test(client, name.clone())).await;
+    namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
     outcome.unwrap();
 }
 
@@ -47,14 +50,14 @@ fn config_map(name: &str, value: &str) -> ConfigMap {
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn a_cache_follows_a_real_api_server() {
-    in_a_namespace("conduit-k8s-cache", |client| async move {
-        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "conduit-k8s-cache");
+    in_a_namespace("cache", |client, namespace| async move {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
         for name in ["b", "a", "c"] {
             maps.create(&PostParams::default(), &config_map(name, "1")).await.unwrap();
         }
         // Pages of two, and watches of a second: every transition happens.
         let timing = Timing { page: 2, watch: Duration::from_secs(1), ..Timing::default() };
-        let source = Source::namespaced(client, "conduit-k8s-cache");
+        let source = Source::namespaced(client, &namespace);
         let follow = Follow::new(source, timing, &Seed::fixed(1));
         let (cache, filled) = Cache::<ConfigMap>::new(follow, |_| {});
         let filling = tokio::spawn(filled);
@@ -83,7 +86,7 @@ async fn a_cache_follows_a_real_api_server() {
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn slices_are_followed_in_the_version_that_is_served() {
-    in_a_namespace("conduit-k8s-slices", |client| async move {
+    in_a_namespace("slices", |client, namespace| async move {
         let (told, mut events) = mpsc::unbounded_channel();
         let on = move |event| {
             told.send(event).ok();
@@ -97,16 +100,16 @@ async fn slices_are_followed_in_the_version_that_is_served() {
         // Endpoints by hand, which the cluster mirrors into a slice.
         let service = json!({"metadata": {"name": "legacy"}, "spec": {"ports": [{"port": 80}]}});
         let service: Service = serde_json::from_value(service).unwrap();
-        let services = Api::namespaced(client.clone(), "conduit-k8s-slices");
+        let services = Api::namespaced(client.clone(), &namespace);
         services.create(&PostParams::default(), &service).await.unwrap();
         let endpoints = json!({
             "metadata": {"name": "legacy"},
             "subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 3306}]}],
         });
         let endpoints: Endpoints = serde_json::from_value(endpoints).unwrap();
-        let api = Api::namespaced(client, "conduit-k8s-slices");
+        let api = Api::namespaced(client, &namespace);
         api.create(&PostParams::default(), &endpoints).await.unwrap();
-        let legacy = Some(ObjectKey::new("conduit-k8s-slices", "legacy"));
+        let legacy = Some(ObjectKey::new(&namespace, "legacy"));
         loop {
             let event = timeout(SOON, events.recv()).await.unwrap().unwrap();
             let Event::Applied(_, slice) = event else { continue };
@@ -124,7 +127,7 @@ async fn slices_are_followed_in_the_version_that_is_served() {
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn a_lease_is_taken_renewed_and_handed_over() {
-    in_a_namespace("conduit-k8s-lease", |client| async move {
+    in_a_namespace("lease", |client, namespace| async move {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let timing = lease::Timing {
             lease: Duration::from_secs(6),
@@ -133,9 +136,8 @@ async fn a_lease_is_taken_renewed_and_handed_over() {
         };
         let candidate = |name: &str| {
             let (clock, timing) = (Arc::clone(&clock), timing.clone());
-            let namespace = "conduit-k8s-lease";
             let (campaign, leadership) =
-                Campaign::new(client.clone(), namespace, "test", name, clock, timing, &Seed::fixed(1));
+                Campaign::new(client.clone(), &namespace, "test", name, clock, timing, &Seed::fixed(1));
             let (trigger, watch) = drain::channel();
             tokio::spawn(campaign.run(watch));
             (leadership, trigger)
@@ -149,7 +151,7 @@ async fn a_lease_is_taken_renewed_and_handed_over() {
         }
         assert!(stop_first.drain(SOON).await);
         timeout(timing.lease, second.gained()).await.unwrap();
-        let leases: Api<Lease> = Api::namespaced(client.clone(), "conduit-k8s-lease");
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
         let spec = leases.get("test").await.unwrap().spec.unwrap();
         assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("second"), Some(2)));
         assert!(stop_second.drain(SOON).await);
