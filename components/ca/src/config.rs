@@ -101,7 +101,7 @@ impl Config {
     /// | `CONDUIT_CA_CONTROL_PLANE_NAMESPACE` | the control plane's namespace | `conduit` |
     /// | `CONDUIT_CA_TRUST_DOMAIN` | what identities end in | `svc.cluster.local` |
     /// | `CONDUIT_CA_POD_NAME` | this replica's name; it must differ between replicas | required |
-    /// | `CONDUIT_CA_LOG` | what is logged, in tracing's syntax | `warn,conduit_ca=info` |
+    /// | `CONDUIT_CA_LOG` | what is logged, in tracing's syntax | `info` |
     /// | `CONDUIT_CA_ADMIN_ADDR` | where `/live`, `/ready`, `/metrics` are served | `tcp://0.0.0.0:9997` |
     /// | `CONDUIT_CA_ROOT_LIFETIME` | a root's life | `3650d` |
     /// | `CONDUIT_CA_ISSUER_LIFETIME` | an issuer's life | `365d` |

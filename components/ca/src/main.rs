@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use conduit_ca::{Config, DRAIN_DEADLINE, Deps};
 use conduit_identity::{Crypto, SystemClock};
+use conduit_k8s::cause::log_filter;
 use conduit_net::TokioNetwork;
 use conduit_runtime::{
     Seed, drain,
@@ -15,7 +16,7 @@ use conduit_runtime::{
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let mut env = Env::from_process();
-    log::init(&env.parse("CONDUIT_CA_LOG", env::text).unwrap_or_else(|| "warn,conduit_ca=info".to_owned()));
+    log::init(&log_filter(env.parse("CONDUIT_CA_LOG", env::text).as_deref()));
     let config = Config::from_env(&mut env);
     env.finish()?;
 

@@ -5,15 +5,12 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use conduit_destination::{Config, Deps};
 use conduit_identity::{Crypto, SystemClock};
+use conduit_k8s::cause::log_filter;
 use conduit_net::TokioNetwork;
 use conduit_runtime::{Seed, drain, env::Env, log, signal};
 
 /// How long connections may take to end once the process is told to stop: their streams are ended at once.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-
-/// What is logged unless told otherwise. kube warns of each connection that an API server's restart breaks; that is
-/// already told once, in our own words.
-const LOG: &str = "info,kube_client=error";
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -30,7 +27,7 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let mut env = Env::from_process();
     let config = Config::from_env(&mut env);
-    log::init(config.log.as_deref().unwrap_or(LOG));
+    log::init(&log_filter(config.log.as_deref()));
     env.finish()?;
 
     let net = TokioNetwork::shared();

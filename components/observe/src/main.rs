@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use conduit_identity::{Crypto, SystemClock};
+use conduit_k8s::cause::log_filter;
 use conduit_net::TokioNetwork;
 use conduit_observe::{Config, Deps};
 use conduit_runtime::{Seed, drain, env::Env, log, signal};
@@ -26,11 +27,11 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let mut env = Env::from_process();
     let config = Config::from_env(&mut env);
-    log::init(config.log.as_deref().unwrap_or("info"));
+    log::init(&log_filter(config.log.as_deref()));
     env.finish()?;
 
     let net = TokioNetwork::shared();
-    let client = conduit_k8s::client::infer(net.clone()).await?;
+    let client = conduit_k8s::client::infer(net.clone()).await.context("cannot reach the cluster")?;
     let deps = Deps {
         client,
         net,
