@@ -22,9 +22,6 @@ use crate::{
 /// Changes come in bursts; this long they are collected before a look.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// How often leadership is looked at.
-const LEADERSHIP_LOOK: Duration = Duration::from_millis(100);
-
 /// Issues certificates.
 pub(crate) struct Controller {
     pub(crate) config: Config,
@@ -49,13 +46,10 @@ impl Controller {
     /// Works whenever it leads. Never returns; dropped at any moment it leaves whole objects behind.
     pub(crate) async fn run(mut self, leadership: Leadership) {
         loop {
-            until(&leadership, true).await;
+            leadership.gained().await;
             self.metrics.leading(true);
-            tokio::select! {
-                biased;
-                () = until(&leadership, false) => {}
-                () = self.lead() => {}
-            }
+            // Its work never ends by itself.
+            let _ = leadership.within(self.lead()).await;
             self.metrics.leading(false);
             // Another replica writes now: nothing that we remember need be so any more.
             self.memory = Memory::default();
@@ -158,12 +152,6 @@ impl Controller {
             );
             self.memory.complaint = Some(complaint);
         }
-    }
-}
-
-async fn until(leadership: &Leadership, leading: bool) {
-    while leadership.is_leading() != leading {
-        sleep(LEADERSHIP_LOOK).await;
     }
 }
 
