@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use conduit_k8s::{owned::FIELD_MANAGER, watch::ObjectKey};
+use conduit_k8s::{cause::Cause, owned::FIELD_MANAGER, watch::ObjectKey};
 use k8s_openapi::{Metadata, NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, Resource, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
@@ -31,7 +31,7 @@ pub(crate) enum Applied<K> {
     /// An object of this name exists and is not ours.
     Foreign,
     /// It failed.
-    Failed(Error),
+    Failed(Cause),
 }
 
 /// Why a write failed.
@@ -72,11 +72,11 @@ where
             (Some(409), None) => match found_foreign(&api, &control_plane_ns, &key).await {
                 Ok(true) => Applied::Foreign,
                 Ok(false) => Applied::Stale,
-                Err(error) => Applied::Failed(error),
+                Err(error) => Applied::Failed(error.cause()),
             },
             // It changed, or is gone.
             (Some(404 | 409), Some(_)) => Applied::Stale,
-            _ => Applied::Failed(error),
+            _ => Applied::Failed(error.cause()),
         },
     }
 }
@@ -107,6 +107,15 @@ where
 
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
     timeout(DEADLINE, call).await.map_err(|_| Error::Deadline)?.map_err(Error::Api)
+}
+
+impl Error {
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Api(error) => error.into(),
+            Self::Deadline => Cause::new(self),
+        }
+    }
 }
 
 fn status(error: &Error) -> Option<u16> {

@@ -45,6 +45,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use conduit_identity::{Clock, Crypto};
 use conduit_k8s::{
+    cause::News,
     lease::{Campaign, Leadership},
     owned::CA_LEASE,
 };
@@ -173,6 +174,7 @@ fn controller(config: Config, deps: Deps, caches: Caches, metrics: Metrics) -> C
         secrets: Overlay::default(),
         bundles: Overlay::default(),
         foreign: BTreeMap::new(),
+        news: News::default(),
         control_plane,
     };
     let inspector = Inspector::new(crypto);

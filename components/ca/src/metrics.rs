@@ -58,7 +58,8 @@ struct OperationLabel {
 }
 
 impl Operation {
-    const fn label(self) -> &'static str {
+    /// The value of a metric's label.
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::ReadRoot => "read_root",
             Self::Sign => "sign",

@@ -3,12 +3,16 @@
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use conduit_identity::{Clock, ControlPlane};
-use conduit_k8s::{cache::Snapshot, watch::ObjectKey};
+use conduit_k8s::{
+    cache::Snapshot,
+    cause::{Cause, News},
+    watch::ObjectKey,
+};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     apply::{Applied, apply, is_foreign},
@@ -51,6 +55,8 @@ pub(crate) struct Writer {
     pub(crate) bundles: Overlay<ConfigMap>,
     /// Secrets of our names that are somebody else's, and when each is looked at again.
     pub(crate) foreign: BTreeMap<ObjectKey, Instant>,
+    /// Which failures of writes are worth telling.
+    pub(crate) news: News,
 }
 
 /// How far a plan was carried out.
@@ -178,12 +184,22 @@ impl Writer {
             }
             // The next look sees what was in the way; a foreign bundle too, because all of that name are watched.
             Outcome::Secret(Applied::Stale) | Outcome::Bundle(Applied::Stale | Applied::Foreign) => {}
-            Outcome::Secret(Applied::Failed(problem)) | Outcome::Bundle(Applied::Failed(problem)) => {
-                self.metrics.failed(operation(write));
-                warn!(key = %self.key_of(write), %problem, "a write failed, it will be tried again");
+            Outcome::Secret(Applied::Failed(cause)) | Outcome::Bundle(Applied::Failed(cause)) => {
+                self.failed(write, cause);
             }
         }
         Ok(())
+    }
+
+    fn failed(&mut self, write: &Write, cause: Cause) {
+        let (operation, key) = (operation(write), self.key_of(write));
+        self.metrics.failed(operation);
+        // Thousands of workloads have the same reason.
+        if self.news.failed(&cause.clone().of(operation.label())) {
+            warn!(%key, %cause, "a write failed, it and others like it will be tried again");
+        } else {
+            debug!(%key, %cause, "a write failed");
+        }
     }
 
     fn written(&mut self, write: &Write) {
