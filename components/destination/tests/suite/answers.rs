@@ -39,6 +39,22 @@ async fn an_injected_service_is_answered_with_identities_by_name_and_by_address(
 }
 
 #[tokio::test]
+async fn where_no_slices_are_served_endpoints_are_read() {
+    let world = World::new().await;
+    let slices = conduit_cluster::faults::Target::any().resource("endpointslices");
+    world.cluster.faults().inject_always(slices, Effect::fail(404));
+    let web = world.deploy_web(&["10.1.0.1"]).await;
+    let destination = world.destination().await;
+    let mut watching = destination.authority("web").await;
+    let told = told("10.1.0.1:80", &web.pods[0], WEB);
+    watching.until(&[&told]).await;
+    fixtures::set_ready(&world.client, "shop", name(&web.pods[0]), false).await.unwrap();
+    watching.until(&[]).await;
+    fixtures::set_ready(&world.client, "shop", name(&web.pods[0]), true).await.unwrap();
+    watching.until(&[&told]).await;
+}
+
+#[tokio::test]
 async fn changes_are_told_as_they_happen() {
     let world = World::new().await;
     let destination = world.destination().await;

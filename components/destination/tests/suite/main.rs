@@ -4,6 +4,7 @@
 
 mod answers;
 mod outages;
+mod real;
 mod slow;
 mod tls;
 mod world;

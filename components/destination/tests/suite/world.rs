@@ -88,25 +88,8 @@ impl World {
         configure: impl FnOnce(&mut Config),
         clock: ManualClock,
     ) -> Destination {
-        let mut config = Config { listener: loopback(), admin: loopback(), ..Config::default() };
-        config.timing.retry_min = Duration::from_millis(10);
-        config.timing.retry_max = Duration::from_millis(50);
-        config.reload = Duration::from_millis(20);
-        configure(&mut config);
-        let (started, bound) = oneshot::channel();
-        let deps = Deps {
-            client: conduit_k8s::client::plain(self.net.clone(), self.api, "conduit").unwrap(),
-            net: self.net.clone(),
-            clock: Arc::new(clock),
-            seed: Seed::fixed(2),
-            crypto: Crypto::shipped(),
-            started: Some(started),
-        };
-        let (trigger, watch) = drain::channel();
-        let running = conduit_destination::run(config, deps, watch);
-        let running = tokio::spawn(async move { running.await.unwrap() });
-        let bound = timeout(SOON, bound).await.unwrap().unwrap();
-        Destination { bound, net: self.net.clone(), trigger: Some(trigger), running: AbortOnDrop(running) }
+        let client = conduit_k8s::client::plain(self.net.clone(), self.api, "conduit").unwrap();
+        Destination::start(client, configure, clock).await
     }
 
     /// Deploys "web", injected with TLS, with a pod at each address, and its Service on port 80.
@@ -163,6 +146,34 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
+    /// One of whatever cluster `client` reaches, on ports of its own.
+    pub(crate) async fn start(
+        client: kube::Client,
+        configure: impl FnOnce(&mut Config),
+        clock: ManualClock,
+    ) -> Self {
+        let mut config = Config { listener: loopback(), admin: loopback(), ..Config::default() };
+        config.timing.retry_min = Duration::from_millis(10);
+        config.timing.retry_max = Duration::from_millis(50);
+        config.reload = Duration::from_millis(20);
+        configure(&mut config);
+        let (started, bound) = oneshot::channel();
+        let net = TokioNetwork::shared();
+        let deps = Deps {
+            client,
+            net: net.clone(),
+            clock: Arc::new(clock),
+            seed: Seed::fixed(2),
+            crypto: Crypto::shipped(),
+            started: Some(started),
+        };
+        let (trigger, watch) = drain::channel();
+        let running = conduit_destination::run(config, deps, watch);
+        let running = tokio::spawn(async move { running.await.unwrap() });
+        let bound = timeout(SOON, bound).await.unwrap().unwrap();
+        Self { bound, net, trigger: Some(trigger), running: AbortOnDrop(running) }
+    }
+
     /// Drains it; true when everything ended by itself.
     pub(crate) async fn drain(mut self) -> bool {
         let drained = self.trigger.take().unwrap().drain(SOON).await;
