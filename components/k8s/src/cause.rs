@@ -73,7 +73,7 @@ impl fmt::Display for Cause {
 }
 
 /// The innermost error: kube's and hyper's say that something failed, the one at the bottom what.
-fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+pub fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -81,7 +81,8 @@ fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static)
     cause
 }
 
-fn one_line(text: &str) -> String {
+/// `text` without its line ends, and not longer than a log wants it.
+pub(crate) fn one_line(text: &str) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = line.char_indices().nth(MAX_TEXT) {
         line.truncate(end);

@@ -25,6 +25,8 @@ use kube::{
 };
 use tower::{BoxError, Service, ServiceBuilder, timeout::TimeoutLayer, util::BoxCloneSyncService};
 
+use crate::kubeconfig::{self, Choice};
+
 /// How long one address may take to accept a connection before the next one is tried.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -100,15 +102,15 @@ pub fn plain(net: Net, addr: SocketAddr, default_namespace: &str) -> Result<Clie
 /// # Errors
 /// There is no usable configuration, or it is as [`connect`] says.
 pub async fn infer(net: Net) -> Result<Client, ConnectError> {
-    connect(net, Config::infer().await?)
+    connect(net, kubeconfig::find(&Choice::default()).await?.config)
 }
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Neither the pod's environment nor a kubeconfig says which cluster.
-    #[error("no cluster to talk to")]
-    NoCluster(#[from] kube::config::InferConfigError),
+    #[error(transparent)]
+    NoCluster(#[from] kubeconfig::Problem),
     /// The configuration's TLS or credentials.
     #[error("the cluster's configuration cannot be used")]
     Configuration(#[from] kube::Error),

@@ -2,6 +2,7 @@
 //! patterns that every component needs in the same way.
 //!
 //! - `client.rs`: [`kube::Client`] over a [`conduit_net::Net`], every request with a deadline
+//! - `kubeconfig.rs`: which cluster is meant, and what is wrong with its description
 //! - `owned.rs`: labels, annotations, object names and ports that Conduit owns
 //! - `owner.rs`: from a pod to the workload it belongs to, and whether it is meshed (pure)
 //! - `watch.rs`: [`watch::follow`], list and watch for ever, with our own backoff
@@ -19,6 +20,7 @@
 pub mod cache;
 pub mod cause;
 pub mod client;
+pub mod kubeconfig;
 pub mod lease;
 #[cfg(test)]
 mod logged;
