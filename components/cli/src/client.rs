@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use conduit_k8s::owned::{COMPONENT_OBSERVE, LABEL_COMPONENT, PORT_OBSERVE};
+use conduit_k8s::owned::{COMPONENT_OBSERVE, PORT_OBSERVE};
 use conduit_net::{Net, TokioNetwork};
 use conduit_observe::{
     demo_file::{Demo, Place},
@@ -16,18 +16,14 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api,
-    api::{ListParams, Portforwarder},
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, api::Portforwarder};
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
 
-use crate::{args::Global, output, sse::Events};
+use crate::{args::Global, cluster, output, sse::Events};
 
 /// How long a demo on this machine may take to accept a connection.
 const DEMO_DEADLINE: Duration = Duration::from_secs(1);
@@ -68,7 +64,8 @@ impl Client {
             let namespace = demo.namespace.unwrap_or_else(|| "default".to_owned());
             return Ok(Self { namespace, ..Self::at(net, demo.api_addr) });
         }
-        Self::in_cluster(net, global).await
+        let cluster::Found { pods, name, namespace } = cluster::observe_pod(&net, global).await?;
+        Ok(Self { net, target: Target::Pod { pods: Box::new(pods), name }, namespace })
     }
 
     /// The API at `addr`, `host:port`.
@@ -79,31 +76,6 @@ impl Client {
     /// The namespace of commands that name none: the context's, as with kubectl.
     pub fn default_namespace(&self) -> &str {
         &self.namespace
-    }
-
-    async fn in_cluster(net: Net, global: &Global) -> anyhow::Result<Self> {
-        let config = kube_config(global).await.context(
-            "no control plane to ask: there is no usable kubeconfig and no running `conduit demo`; name one by \
-             --kubeconfig, --context or --api-addr",
-        )?;
-        let cluster = config.cluster_url.to_string();
-        let namespace = config.default_namespace.clone();
-        let client = conduit_k8s::client::connect(net.clone(), config)?;
-        let pods: Api<Pod> = Api::namespaced(client, &global.conduit_namespace);
-        let list = ListParams::default().labels(&format!("{LABEL_COMPONENT}={COMPONENT_OBSERVE}"));
-        let found = timeout(CONNECT_DEADLINE, pods.list(&list)).await;
-        let found = found
-            .map_err(|_| anyhow!("no answer within {CONNECT_DEADLINE:?}"))
-            .and_then(|found| found.map_err(Into::into))
-            .with_context(|| format!("cannot list pods at {cluster}"))?;
-        let Some(name) = ready_pod(&found.items) else {
-            bail!(
-                "Conduit's observe component does not run in the namespace {:?} of {cluster}; install it with \
-                 `conduit install | kubectl apply -f -`, or name its namespace by -c",
-                global.conduit_namespace
-            );
-        };
-        Ok(Self { net, target: Target::Pod { pods: Box::new(pods), name }, namespace })
     }
 
     /// Asks for `path`, and reads the answer as JSON.
@@ -209,28 +181,6 @@ async fn running_demo(net: &Net, place: &Place) -> Option<Demo> {
         Ok(Ok(_)) => Some(demo),
         _ => ignored(format!("the demo at {} does not answer; it may have been killed", demo.api_addr)),
     }
-}
-
-async fn kube_config(global: &Global) -> anyhow::Result<kube::Config> {
-    let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
-    Ok(match &global.kubeconfig {
-        Some(path) => kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
-        None if global.context.is_some() => kube::Config::from_kubeconfig(&options).await?,
-        // In a pod there is no kubeconfig, and the pod's own service account will do.
-        None => kube::Config::infer().await?,
-    })
-}
-
-/// The first pod by name that is ready.
-fn ready_pod(pods: &[Pod]) -> Option<String> {
-    let is_ready = |pod: &&Pod| {
-        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        pod.metadata.deletion_timestamp.is_none()
-            && conditions
-                .into_iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    };
-    pods.iter().filter(is_ready).filter_map(|pod| pod.metadata.name.clone()).min()
 }
 
 /// What the API said when it declined.

@@ -5,8 +5,8 @@
 //!
 //! - `args.rs`: the root, its flags, the list of commands
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
-//! - `stat.rs`, `get.rs`, `tap.rs`: what the control plane knows, through `client.rs`; `table.rs` lays rows out, `sse.rs`
-//!   reads events
+//! - `stat.rs`, `get.rs`, `tap.rs`: what the control plane knows, through `client.rs` and `cluster.rs`; `table.rs` lays rows out,
+//!   `sse.rs` reads events
 //! - `install.rs`: the control plane as manifests
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
@@ -24,6 +24,7 @@ use conduit_runtime::log;
 
 pub mod args;
 pub mod client;
+mod cluster;
 pub mod completion;
 pub mod demo;
 pub mod get;
