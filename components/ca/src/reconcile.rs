@@ -95,7 +95,8 @@ pub enum Report {
     ForeignSecret(ObjectKey),
     /// A ConfigMap of the bundle's name is not ours: its namespace stays in plaintext.
     ForeignBundle(ObjectKey),
-    /// Our clock is behind the API server's by more than certificates are backdated: nothing is written.
+    /// Our clock is behind the API server's by more than certificates are backdated, or behind all of our own certificates:
+    /// nothing is issued.
     ClockBehind,
     /// A pod claims a workload that it does not belong to: no certificate is issued for it.
     Mismatch(Mismatch),
@@ -131,7 +132,13 @@ pub fn reconcile(
         live_leaves: leaves.live,
     };
     let step = rotation::next(&situation, now, lifetimes).map(Write::Root);
-    let can_issue = observed.state.is_some_and(|state| state.issuer.is_some());
+    let issuer = observed.state.and_then(|state| state.issuer.as_ref()).map(|issuer| &issuer.certificate);
+    // With certificates that are all of the future it is our clock that is behind.
+    if step.is_none() && issuer.is_some_and(|issuer| now < issuer.not_before) {
+        plan.reports.insert(Report::ClockBehind);
+    }
+    // What another one signs is valid nowhere, and would be signed again at every look.
+    let can_issue = issuer.is_some_and(|issuer| (issuer.not_before..=issuer.not_after).contains(&now));
     let leaves = if can_issue { leaves.writes } else { Vec::new() };
     plan.writes = step.into_iter().chain(bundles).chain(leaves).collect();
     plan

@@ -97,7 +97,9 @@ fn to_issue_from(
     // Under the root in use. That root may be due itself; its successor takes over once it may be used.
     let root = state.root(issuer.root).filter(|root| root.key.is_some())?;
     let gains = root.certificate.not_after > issuer.certificate.not_after;
-    (is_due(&issuer.certificate, now, lifetimes) && gains).then_some(issuer.root)
+    // One that begins later was made by a clock that was ahead, and signs nothing until then.
+    let begins_later = issuer.certificate.not_before > now && root.certificate.not_before <= now;
+    (begins_later || is_due(&issuer.certificate, now, lifetimes) && gains).then_some(issuer.root)
 }
 
 /// Whether `certificate` has lived the part of its life after which it is replaced.

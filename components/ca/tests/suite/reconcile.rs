@@ -122,6 +122,29 @@ fn every_kind_of_owner_has_its_secret() {
 }
 
 #[test]
+fn a_name_too_long_for_dns_has_its_secret_in_the_hash_form_and_its_owner_in_full() {
+    // A label of a name holds 63 octets, a whole name 253.
+    let long = "a".repeat(63) + "b";
+    let dotted = ["c".repeat(60), "d".repeat(60), "e".repeat(60), "f".repeat(60)].join(".");
+    for name in [&long, &dotted] {
+        let world = World::settled(&[name]);
+        let secret = world.secret(name);
+        let secret_name = secret.metadata.name.as_deref().unwrap();
+        assert!(secret_name.starts_with("conduit-hash-") && secret_name.len() < 100, "{secret_name}");
+        let annotations = secret.metadata.annotations.as_ref().unwrap();
+        assert_eq!(annotations["conduit.io/owner"], format!("deployment/{name}"));
+        assert_eq!(secret.metadata.owner_references.as_ref().unwrap()[0].name, **name);
+        let identity = world.credentials(name).unwrap().identity().as_str().to_owned();
+        let label = identity.split('.').next().unwrap();
+        assert!(secret_name.starts_with(&format!("{label}-deployment")), "{identity}, {secret_name}");
+        assert!(identity.len() <= 253, "{identity}");
+    }
+    // The longest that fits is written out.
+    let fits = "a".repeat(63);
+    assert!(World::settled(&[&fits]).secret(&fits).metadata.name.as_deref().unwrap().starts_with(&fits));
+}
+
+#[test]
 fn only_pods_that_were_injected_with_tls_by_us_ask_for_anything() {
     let annotated = |tls: &str| {
         let mut pod = pod("shop", "web", None);

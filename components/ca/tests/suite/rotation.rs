@@ -155,6 +155,46 @@ fn a_clock_that_was_far_ahead_does_no_lasting_harm() {
 }
 
 #[test]
+fn an_issuer_that_a_clock_ahead_made_is_replaced_under_its_own_root() {
+    let mut world = World::settled(&["web"]);
+    world.clock.advance(300 * DAY);
+    let ahead = world.settle();
+    assert!(ahead.contains(&"root: new issuer".to_owned()), "{ahead:?}");
+    let root = world.state().unwrap().issuer.unwrap().root;
+    world.clock.set(NOW + HOUR);
+    world.deploy(&["late"]);
+    insta::assert_snapshot!(world.settle().join("\n"), @r"
+    root: new issuer
+    leaf: shop/late-deployment-tls-conduit-io, missing
+    leaf: shop/web-deployment-tls-conduit-io, not_yet_valid
+    ");
+    assert_eq!(world.state().unwrap().issuer.unwrap().root, root);
+    assert!(world.credentials("web").is_ok() && world.credentials("late").is_ok());
+    assert_eq!(world.settle(), [""; 0]);
+}
+
+#[test]
+fn nothing_is_issued_by_an_issuer_that_is_not_valid() {
+    // All of its certificates are of the future, so it is this clock that is behind.
+    let mut world = World::settled(&["web"]);
+    world.clock.set(NOW - 48 * HOUR);
+    world.deploy(&["late"]);
+    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.reports(), [Report::ClockBehind]);
+    world.clock.set(NOW);
+    assert_eq!(world.settle(), ["leaf: shop/late-deployment-tls-conduit-io, missing"]);
+
+    // Nor by one that is past, while new roots are made.
+    let mut world = World::settled(&["web"]);
+    world.clock.advance(3660 * DAY);
+    world.deploy(&["late"]);
+    let written = world.settle();
+    let late = |write: &&String| write.contains("shop/late");
+    assert_eq!(written.iter().filter(late).count(), 1, "{written:#?}");
+    assert!(world.credentials("web").is_ok() && world.credentials("late").is_ok());
+}
+
+#[test]
 fn a_clock_behind_the_api_servers_issues_nothing() {
     let mut world = World::settled(&["web"]);
     world.clock.advance(30 * DAY);
