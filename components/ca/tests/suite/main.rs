@@ -4,7 +4,10 @@
 
 mod authority;
 mod controller;
+mod faults;
 mod objects;
+mod real;
 mod reconcile;
 mod rotation;
+mod running;
 mod world;
