@@ -113,7 +113,7 @@ impl Error {
     fn cause(&self) -> Cause {
         match self {
             Self::Api(error) => error.into(),
-            Self::Deadline => Cause::new(self),
+            Self::Deadline => Cause::no_server(self),
         }
     }
 }

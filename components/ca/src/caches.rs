@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use conduit_k8s::{
     cache::{Cache, without_managed_fields},
+    cause::News,
     owned::{BUNDLE_CONFIGMAP, LABEL_COMPONENT, LABEL_CONTROL_PLANE_NS},
     owner::OwnerSnapshots,
     watch::{Follow, Object, Source, Timing},
@@ -45,6 +46,7 @@ impl Caches {
         control_plane_ns: &str,
         timing: &Timing,
         seed: &Seed,
+        news: &News,
     ) -> (Self, BoxFuture<'static, ()>) {
         let mut filling = Vec::new();
         let meshed =
@@ -52,7 +54,7 @@ impl Caches {
         let own = Source::namespaced(client.clone(), control_plane_ns).labels(LABEL_COMPONENT);
         let ours = Source::all(client.clone()).labels(selector(control_plane_ns));
         let bundles = Source::all(client.clone()).fields(format!("metadata.name={BUNDLE_CONFIGMAP}"));
-        let mut follow = Following { timing, seed, filling: &mut filling };
+        let mut follow = Following { timing, seed, news, filling: &mut filling };
         let caches = Self {
             pods: follow.add("meshed pods", meshed, trim_pod),
             components: follow.add("own pods", own, trim_pod),
@@ -119,6 +121,7 @@ impl Changes {
 struct Following<'a> {
     timing: &'a Timing,
     seed: &'a Seed,
+    news: &'a News,
     filling: &'a mut Vec<BoxFuture<'static, ()>>,
 }
 
@@ -130,6 +133,7 @@ impl Following<'_> {
         trim: impl Fn(&mut K) + Send + Sync + 'static,
     ) -> Cache<K> {
         let follow = Follow::new(source, self.timing.clone(), &self.seed.fork(purpose));
+        let follow = follow.telling(self.news.clone());
         let (cache, filling) = Cache::new(follow, trim);
         self.filling.push(filling.boxed());
         cache

@@ -139,7 +139,8 @@ async fn serve(mut config: Config, deps: Deps, drain: drain::Watch) -> Result<()
     metrics.register(&registry);
 
     let namespace = config.control_plane.namespace.clone();
-    let (caches, filling) = Caches::new(&deps.client, &namespace, &config.watch, &deps.seed);
+    let news = News::default();
+    let (caches, filling) = Caches::new(&deps.client, &namespace, &config.watch, &deps.seed, &news);
     let (leadership, campaign) = campaign(&config, &deps, drain.clone());
     let synced = {
         let (caches, guard) = (caches.clone(), readiness.guard("first look at the cluster"));
@@ -148,7 +149,7 @@ async fn serve(mut config: Config, deps: Deps, drain: drain::Watch) -> Result<()
             guard.ready();
         }
     };
-    let controller = controller(config, deps, caches, metrics);
+    let controller = controller(config, deps, caches, metrics, news);
     let working = async {
         tokio::select! {
             biased;
@@ -161,7 +162,7 @@ async fn serve(mut config: Config, deps: Deps, drain: drain::Watch) -> Result<()
     Ok(())
 }
 
-fn controller(config: Config, deps: Deps, caches: Caches, metrics: Metrics) -> Controller {
+fn controller(config: Config, deps: Deps, caches: Caches, metrics: Metrics, news: News) -> Controller {
     let Deps { client, clock, seed, crypto, net: _ } = deps;
     let control_plane = config.control_plane.clone();
     let writer = Writer {
@@ -174,7 +175,7 @@ fn controller(config: Config, deps: Deps, caches: Caches, metrics: Metrics) -> C
         secrets: Overlay::default(),
         bundles: Overlay::default(),
         foreign: BTreeMap::new(),
-        news: News::default(),
+        news,
         control_plane,
     };
     let inspector = Inspector::new(crypto);

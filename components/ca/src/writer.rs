@@ -195,7 +195,7 @@ impl Writer {
         let (operation, key) = (operation(write), self.key_of(write));
         self.metrics.failed(operation);
         // Thousands of workloads have the same reason.
-        if self.news.failed(&cause.clone().of(operation.label())) {
+        if self.news.failed(operation.label(), &cause) {
             warn!(%key, %cause, "a write failed, it and others like it will be tried again");
         } else {
             debug!(%key, %cause, "a write failed");
@@ -203,6 +203,10 @@ impl Writer {
     }
 
     fn written(&mut self, write: &Write) {
+        let operation = operation(write).label();
+        if self.news.succeeded(operation) {
+            info!(operation, "writes are carried out again");
+        }
         match write {
             Write::Root(step) => {
                 // The next step may follow at once.

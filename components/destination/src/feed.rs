@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use conduit_k8s::{
+    cause::News,
     owner::Owned,
     slices,
     watch::{Follow, Health, Object, Source, Timing},
@@ -56,20 +57,23 @@ impl Feeds {
 pub(crate) async fn follow(client: Client, timing: Timing, seed: Seed, topics: Topics, feeds: Feeds) {
     let seed = seed.fork("feed");
     let namespace: Arc<str> = topics.control_plane_ns().into();
-    let services = each::<v1::Service>(&client, &timing, &seed, feeds.services).run(Service::read, |event| {
-        topics.change(|index| index.services(event));
-    });
-    let slices = slices::follow(client.clone(), timing.clone(), seed.clone(), feeds.slices, |event| {
-        topics.change(|index| index.slices(event));
-    });
-    let pods = each::<v1::Pod>(&client, &timing, &seed, feeds.pods)
+    let news = News::default();
+    let services =
+        each::<v1::Service>(&client, &timing, &seed, &news, feeds.services).run(Service::read, |event| {
+            topics.change(|index| index.services(event));
+        });
+    let slices =
+        slices::follow(client.clone(), timing.clone(), seed.clone(), feeds.slices, news.clone(), |event| {
+            topics.change(|index| index.slices(event));
+        });
+    let pods = each::<v1::Pod>(&client, &timing, &seed, &news, feeds.pods)
         .run(move |pod| Pod::read(pod, &namespace), |event| topics.change(|index| index.pods(event)));
     let owned = |replica_set: ReplicaSet| Owned::of(&replica_set.metadata);
-    let replica_sets = each(&client, &timing, &seed, feeds.replica_sets).run(owned, |event| {
+    let replica_sets = each(&client, &timing, &seed, &news, feeds.replica_sets).run(owned, |event| {
         topics.change(|index| index.replica_sets(event));
     });
     let owned = |job: Job| Owned::of(&job.metadata);
-    let jobs = each(&client, &timing, &seed, feeds.jobs).run(owned, |event| {
+    let jobs = each(&client, &timing, &seed, &news, feeds.jobs).run(owned, |event| {
         topics.change(|index| index.jobs(event));
     });
     tokio::join!(services, slices, pods, replica_sets, jobs);
@@ -79,7 +83,8 @@ fn each<K: Object + kube::Resource<DynamicType = ()>>(
     client: &Client,
     timing: &Timing,
     seed: &Seed,
+    news: &News,
     health: Health,
 ) -> Follow<K> {
-    Follow::new(Source::all(client.clone()), timing.clone(), seed).reporting_to(health)
+    Follow::new(Source::all(client.clone()), timing.clone(), seed).reporting_to(health).telling(news.clone())
 }

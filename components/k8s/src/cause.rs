@@ -1,9 +1,10 @@
 //! Why the API server was of no use, in one line, and told once: whoever follows or writes thousands of objects meets
 //! the same failure thousands of times.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use kube::core::Status;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// How long a failure that goes on is not told again.
@@ -11,7 +12,7 @@ const REMIND: Duration = Duration::from_secs(5 * 60);
 /// A failure that was not met for so long is a new one. Longer than any of our retries waits.
 const FORGET: Duration = Duration::from_secs(2 * 60);
 /// Causes that are told apart at a time: the memory is bounded whatever an API server comes up with.
-const CAUSES: usize = 8;
+const CAUSES: usize = 32;
 /// What is kept of a message: a proxy in front of an API server may answer with a page of HTML.
 const MAX_TEXT: usize = 400;
 
@@ -30,6 +31,7 @@ pub fn log_filter(wanted: Option<&str>) -> String {
 pub struct Cause {
     kind: String,
     text: String,
+    is_everybodys: bool,
 }
 
 impl Cause {
@@ -37,21 +39,25 @@ impl Cause {
     /// one attempt to the next.
     pub fn new(text: impl fmt::Display) -> Self {
         let text = one_line(&text.to_string());
-        Self { kind: text.chars().filter(|char| !char.is_ascii_digit()).collect(), text }
+        let kind = text.chars().filter(|char| !char.is_ascii_digit()).collect();
+        Self { kind, text, is_everybodys: false }
+    }
+
+    /// The cause `text`, which whoever asks this API server meets.
+    pub fn no_server(text: impl fmt::Display) -> Self {
+        Self { is_everybodys: true, ..Self::new(format_args!("no API server: {text}")) }
     }
 
     /// What the API server declined with.
     pub fn declined(status: &Status) -> Self {
         let Status { code, reason, message, .. } = status;
-        let text = format!("the API server declines: {code} {reason}: {message}");
-        Self { kind: format!("{code} {reason}"), text: one_line(&text) }
+        let text = one_line(&format!("the API server declines: {code} {reason}: {message}"));
+        Self { kind: format!("{code} {reason}"), text, is_everybodys: false }
     }
 
-    /// The same cause, of `what`: kept apart from others that have it too.
-    #[must_use]
-    pub fn of(mut self, what: &str) -> Self {
-        self.kind = format!("{what}: {}", self.kind);
-        self
+    /// `what`, unless whoever asks this API server meets the cause.
+    pub fn only_of<'a>(&self, what: &'a str) -> Option<&'a str> {
+        (!self.is_everybodys).then_some(what)
     }
 }
 
@@ -59,8 +65,8 @@ impl From<&kube::Error> for Cause {
     fn from(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::declined(status),
-            kube::Error::HyperError(error) => Self::new(format_args!("no API server: {}", root(error))),
-            kube::Error::Service(error) => Self::new(format_args!("no API server: {}", root(error.as_ref()))),
+            kube::Error::HyperError(error) => Self::no_server(root(error)),
+            kube::Error::Service(error) => Self::no_server(root(error.as_ref())),
             other => Self::new(other),
         }
     }
@@ -91,44 +97,52 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// Decides which failures are worth telling: a new cause at once, one that goes on every few minutes.
-#[derive(Debug, Default)]
-pub struct News {
-    met: Vec<Met>,
-    is_told: bool,
-}
+/// Decides which failures are worth telling: a new cause at once, one that goes on every few minutes. Cloning shares, so
+/// that of many that ask one API server in vain only one tells.
+#[derive(Debug, Clone, Default)]
+pub struct News(Arc<Mutex<Vec<Met>>>);
 
 #[derive(Debug)]
 struct Met {
+    /// Whose failure; nobody's in particular when the API server is away.
+    what: Option<String>,
     kind: String,
     told: Instant,
     last: Instant,
+    /// Nothing was told of its end yet.
+    goes_on: bool,
 }
 
 impl News {
-    /// Notes a failure. Whether to tell it.
-    pub fn failed(&mut self, cause: &Cause) -> bool {
-        let now = Instant::now();
-        self.met.retain(|met| now - met.last < FORGET);
-        if let Some(met) = self.met.iter_mut().find(|met| met.kind == cause.kind) {
+    /// Notes that `what` failed. Whether to tell it.
+    pub fn failed(&self, what: &str, cause: &Cause) -> bool {
+        let (now, what) = (Instant::now(), cause.only_of(what));
+        let mut all = self.0.lock();
+        all.retain(|met| now - met.last < FORGET);
+        if let Some(met) = all.iter_mut().find(|met| met.kind == cause.kind && met.what.as_deref() == what) {
             met.last = now;
             if now - met.told < REMIND {
                 return false;
             }
-            met.told = now;
+            (met.told, met.goes_on) = (now, true);
         } else {
-            if self.met.len() == CAUSES {
-                self.met.remove(0);
+            if all.len() == CAUSES {
+                all.remove(0);
             }
-            self.met.push(Met { kind: cause.kind.clone(), told: now, last: now });
+            let (what, kind) = (what.map(str::to_owned), cause.kind.clone());
+            all.push(Met { what, kind, told: now, last: now, goes_on: true });
         }
-        self.is_told = true;
         true
     }
 
-    /// Notes that it works. Whether to tell that: a failure was told before, and no success since.
-    pub fn succeeded(&mut self) -> bool {
-        std::mem::take(&mut self.is_told)
+    /// Notes that `what` works. Whether to tell that: a failure of it was told before, and no success since.
+    pub fn succeeded(&self, what: &str) -> bool {
+        let mut was_told = false;
+        let mut all = self.0.lock();
+        for met in all.iter_mut().filter(|met| met.what.as_deref().is_none_or(|met| met == what)) {
+            was_told |= std::mem::take(&mut met.goes_on);
+        }
+        was_told
     }
 }
 
@@ -161,10 +175,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_goes_on_is_told_every_few_minutes() {
-        let mut news = News::default();
+        let news = News::default();
         let mut told = Vec::new();
         for second in 0..3600 {
-            if news.failed(&Cause::new(format_args!("no answer within {second} s"))) {
+            if news.failed("pods", &Cause::new(format_args!("no answer within {second} s"))) {
                 told.push(second);
             }
             tokio::time::advance(Duration::from_secs(1)).await;
@@ -174,30 +188,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_cause_is_told_at_once_and_one_that_returns_is_not() {
-        let mut news = News::default();
+        let news = News::default();
         let (a, b) = (forbidden("no"), Cause::new("no answer"));
-        let told: Vec<bool> = [&a, &a, &b, &a, &b].map(|cause| news.failed(cause)).into();
+        let told: Vec<bool> = [&a, &a, &b, &a, &b].map(|cause| news.failed("pods", cause)).into();
         assert_eq!(told, [true, false, true, false, false]);
-        assert!(news.failed(&a.clone().of("jobs")), "of another resource it is another");
+        assert!(news.failed("jobs", &a), "of another resource it is another");
         tokio::time::advance(FORGET).await;
-        assert!(news.failed(&a), "after a while it is a new failure");
+        assert!(news.failed("pods", &a), "after a while it is a new failure");
     }
 
-    #[test]
-    fn a_recovery_is_told_once_and_only_of_what_was_told() {
-        let mut news = News::default();
-        assert!(!news.succeeded());
-        assert!(news.failed(&forbidden("no")));
-        assert!(news.succeeded());
-        assert!(!news.failed(&forbidden("no")) && !news.succeeded(), "flapping is told as little as failing");
+    #[tokio::test]
+    async fn that_the_api_server_is_away_and_back_is_told_once_by_all_who_ask_it() {
+        let news = News::default();
+        let told = |what: &str| news.clone().failed(what, &Cause::no_server("refused"));
+        assert_eq!(["pods", "jobs", "secrets"].map(told), [true, false, false]);
+        assert_eq!(["pods", "jobs", "secrets"].map(|what| news.succeeded(what)), [true, false, false]);
     }
 
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut news = News::default();
-        let causes = ('a'..='z').map(Cause::new).collect::<Vec<_>>();
-        assert!(causes.iter().all(|cause| news.failed(cause)));
-        assert_eq!(news.met.len(), CAUSES);
+    #[tokio::test]
+    async fn a_recovery_is_told_once_and_only_of_what_was_told() {
+        let news = News::default();
+        assert!(!news.succeeded("pods"));
+        assert!(news.failed("pods", &forbidden("no")));
+        assert!(!news.succeeded("jobs"), "that jobs can be followed says nothing of pods");
+        assert!(news.succeeded("pods"));
+        let flapped = news.failed("pods", &forbidden("no")) || news.succeeded("pods");
+        assert!(!flapped, "flapping is told as little as failing");
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_bounded() {
+        let news = News::default();
+        let causes = ('a'..='z').chain('A'..='Z').map(Cause::new).collect::<Vec<_>>();
+        assert!(causes.iter().all(|cause| news.failed("pods", cause)));
+        assert_eq!(news.0.lock().len(), CAUSES);
     }
 
     #[test]

@@ -209,19 +209,21 @@ impl Campaign {
             }
             // The claim is left to run out: an API server that is away for a moment deposes nobody.
             Ok(Err(error)) => self.failed(&(&error).into()),
-            Err(_) => self.failed(&Cause::new(format_args!("no answer within {:?}", self.timing.claim))),
+            Err(_) => {
+                self.failed(&Cause::no_server(format_args!("no answer within {:?}", self.timing.claim)))
+            }
         }
     }
 
     fn succeeded(&mut self) {
-        if self.news.succeeded() {
+        if self.news.succeeded(&self.name) {
             info!(lease = self.name, "the lease can be read and written again");
         }
     }
 
     fn failed(&mut self, cause: &Cause) {
         let leading = self.until.borrow().is_some_and(|until| Instant::now() < until);
-        if self.news.failed(cause) {
+        if self.news.failed(&self.name, cause) {
             warn!(lease = self.name, %cause, leading, "cannot renew or take the lease");
         } else {
             debug!(lease = self.name, %cause, leading, "still cannot renew or take the lease");

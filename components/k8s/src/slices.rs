@@ -14,7 +14,10 @@ use k8s_openapi::{
 use kube::Client;
 use serde::Deserialize;
 
-use crate::watch::{Event, Follow, Health, NotServed, Object, ObjectKey, Source, Timing};
+use crate::{
+    cause::News,
+    watch::{Event, Follow, Health, NotServed, Object, ObjectKey, Source, Timing},
+};
 
 /// Label of a slice: the Service it belongs to.
 const LABEL_SERVICE: &str = "kubernetes.io/service-name";
@@ -78,6 +81,7 @@ pub async fn follow(
     timing: Timing,
     seed: Seed,
     health: Health,
+    news: News,
     mut on: impl FnMut(Event<Slice>),
 ) {
     let mut retry = conduit_runtime::Backoff::new(timing.retry_min, timing.retry_max, &seed.fork("slices"));
@@ -86,11 +90,13 @@ pub async fn follow(
             ["/apis/discovery.k8s.io/v1/endpointslices", "/apis/discovery.k8s.io/v1beta1/endpointslices"]
         {
             let source = Source::<EndpointSlice>::at(client.clone(), path);
-            let mut following = Follow::new(source, timing.clone(), &seed).reporting_to(health.clone());
+            let mut following =
+                Follow::new(source, timing.clone(), &seed).reporting_to(health.clone()).telling(news.clone());
             let NotServed = following.run_while_served(&EndpointSlice::read, &mut on).await;
         }
         let source = Source::<Endpoints>::all(client.clone());
-        let mut following = Follow::new(source, timing.clone(), &seed).reporting_to(health.clone());
+        let mut following =
+            Follow::new(source, timing.clone(), &seed).reporting_to(health.clone()).telling(news.clone());
         let NotServed = following.run_while_served(&from_endpoints, &mut on).await;
         tokio::time::sleep(retry.next_delay()).await;
     }

@@ -185,7 +185,8 @@ impl Error {
         match self {
             Self::Api(error) => error.into(),
             Self::Ended(status) => Cause::declined(status),
-            other => Cause::new(other),
+            Self::Deadline(_) => Cause::no_server(self),
+            Self::Unreadable(_) | Self::NoVersion => Cause::new(self),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use conduit_identity::{ControlPlane, Identity, WorkloadKind};
 use conduit_k8s::{
     cache::{Cache, without_managed_fields},
+    cause::News,
     injected_tls, is_meshed,
     owned::{PORT_ADMIN, PORT_NAME_METRICS, PORT_TAP, PROXY_CONTAINER},
     owner::{Controller, OwnerSnapshots, owner},
@@ -80,7 +81,7 @@ pub(crate) async fn follow(
 impl Caches {
     fn new(client: &Client, timing: &Timing, seed: &Seed) -> (Self, Vec<BoxFuture<'static, ()>>) {
         let mut fill = Vec::new();
-        let mut from = Follower { client, timing, seed, fill: &mut fill };
+        let mut from = Follower { client, timing, seed, news: News::default(), fill: &mut fill };
         let caches = Self {
             pods: from.cache(trim_pod),
             replica_sets: from.cache(|set: &mut ReplicaSet| set.spec = None),
@@ -156,6 +157,7 @@ struct Follower<'a> {
     client: &'a Client,
     timing: &'a Timing,
     seed: &'a Seed,
+    news: News,
     fill: &'a mut Vec<BoxFuture<'static, ()>>,
 }
 
@@ -167,7 +169,8 @@ impl Follower<'_> {
             + Resource<DynamicType = ()>
             + k8s_openapi::Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>,
     {
-        let follow = Follow::new(Source::<K>::all(self.client.clone()), self.timing.clone(), self.seed);
+        let follow = Follow::new(Source::<K>::all(self.client.clone()), self.timing.clone(), self.seed)
+            .telling(self.news.clone());
         let (cache, fill) = Cache::new(follow, move |object: &mut K| {
             without_managed_fields(object);
             trim(object);

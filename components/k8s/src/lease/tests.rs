@@ -190,10 +190,11 @@ async fn a_lease_that_cannot_be_renewed_is_told_once_and_when_it_can_again() {
     sleep(Duration::from_secs(120)).await;
     first.up.store(true, Ordering::SeqCst);
     first.gained().await;
-    let told: Vec<String> = log.lines().iter().map(|line| line.split(": ").skip(1).collect()).collect();
+    let told: Vec<String> =
+        log.lines().iter().map(|line| line.split_once(": ").unwrap().1.to_owned()).collect();
     let expected = [
         r#"leading lease="conduit-ca" holder="first""#,
-        r#"cannot renew or take the lease lease="conduit-ca" cause=no answer within 10s leading=false"#,
+        r#"cannot renew or take the lease lease="conduit-ca" cause=no API server: no answer within 10s leading=false"#,
         r#"leading lease="conduit-ca" holder="first""#,
         r#"the lease can be read and written again lease="conduit-ca""#,
     ];

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::cause::Cause;
+use crate::cause::{Cause, News};
 
 use super::{Error, Event, Health, Object, ObjectKey, Source, Timing};
 
@@ -24,6 +24,7 @@ pub struct Follow<K> {
     source: Source<K>,
     timing: Timing,
     health: Health,
+    news: News,
     retry: Backoff,
     life: Backoff,
 }
@@ -60,6 +61,7 @@ impl<K: Object> Follow<K> {
             retry: Backoff::new(timing.retry_min, timing.retry_max, &seed.fork("retry")),
             life: Backoff::new(timing.watch, timing.watch, &seed.fork("life")),
             health: Health::default(),
+            news: News::default(),
             source,
             timing,
         }
@@ -74,6 +76,13 @@ impl<K: Object> Follow<K> {
     #[must_use]
     pub fn reporting_to(mut self, health: Health) -> Self {
         self.health = health;
+        self
+    }
+
+    /// Tells of failures what `news` finds worth telling: shared by all that one process follows.
+    #[must_use]
+    pub fn telling(mut self, news: News) -> Self {
+        self.news = news;
         self
     }
 
@@ -141,7 +150,8 @@ impl<K: Object> Follow<K> {
 
     /// A watch is under way.
     fn watching(&self) {
-        if self.health.watching() {
+        self.health.watching();
+        if self.news.succeeded(&self.source.path) {
             info!(path = self.source.path, "following the cluster again");
         }
     }
@@ -155,9 +165,10 @@ impl<K: Object> Follow<K> {
     /// Waits before the next attempt.
     async fn failed(&mut self, cause: &Cause) {
         let delay = self.retry.next_delay();
-        let path = &self.source.path;
-        if self.health.failed(cause) {
-            warn!(path, %cause, "cannot follow the cluster; what was seen of it stays in use");
+        let path = self.source.path.as_str();
+        self.health.failed(cause);
+        if self.news.failed(path, cause) {
+            warn!(path = cause.only_of(path), %cause, "cannot follow the cluster; what was seen of it stays in use");
         } else {
             debug!(path, %cause, ?delay, "still cannot follow the cluster");
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
-use crate::cause::{Cause, News};
+use crate::cause::Cause;
 
 /// How the following of one resource goes. Cloning shares.
 #[derive(Debug, Clone)]
@@ -19,7 +19,6 @@ struct State {
     last_contact: Option<Instant>,
     failures: u64,
     last_error: Option<Cause>,
-    news: News,
 }
 
 impl Default for Health {
@@ -61,20 +60,18 @@ impl Health {
         self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
     }
 
-    /// A watch is under way. Whether to tell that what had been told to be wrong is over.
-    pub(super) fn watching(&self) -> bool {
+    /// A watch is under way.
+    pub(super) fn watching(&self) {
         let mut state = self.state.lock();
         state.last_contact = Some(Instant::now());
         state.last_error = None;
-        state.news.succeeded()
     }
 
-    /// Something failed. Whether to tell it.
-    pub(super) fn failed(&self, cause: &Cause) -> bool {
+    /// Something failed.
+    pub(super) fn failed(&self, cause: &Cause) {
         let mut state = self.state.lock();
         state.failures += 1;
         state.last_error = Some(cause.clone());
-        state.news.failed(cause)
     }
 
     /// A version was forgotten by the API server, as all are after a while: counted, and nothing is wrong.

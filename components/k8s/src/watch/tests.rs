@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::logged::Log;
+use crate::{cause::News, logged::Log};
 
 /// What the API server does with one request; with the next one after the last it is silent.
 enum Answer {
@@ -255,6 +255,7 @@ async fn what_is_not_served_is_told_to_who_can_ask_otherwise() {
         Timing::default(),
         Seed::fixed(1),
         Health::default(),
+        News::default(),
         on,
     ));
     assert_eq!(events.recv().await, Some(true));
@@ -316,4 +317,19 @@ async fn what_no_api_server_serves_is_told_once() {
     let _events = follow(&api);
     tokio::time::sleep(Duration::from_secs(240)).await;
     assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_nobody_answers_is_one_line_of_all_that_share_their_news() {
+    let (log, _guard) = Log::start();
+    let (api, news) = (Api::new([]), News::default());
+    for namespace in ["shop", "office"] {
+        let source = Source::<ConfigMap>::namespaced(api.client(), namespace);
+        let follow = Follow::new(source, Timing::default(), &Seed::fixed(1)).telling(news.clone());
+        tokio::spawn(follow.run(|map| map, |_| {}));
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let expected = "WARN conduit_k8s::watch::follow: cannot follow the cluster; what was seen of it stays in use \
+                    cause=no API server: no answer within 15s";
+    assert_eq!(log.lines(), [expected]);
 }

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use conduit_identity::{Clock, SystemClock};
 use conduit_k8s::{
     cache::Cache,
+    cause::News,
     client,
     lease::{self, Campaign},
     slices,
@@ -92,8 +93,14 @@ async fn slices_are_followed_in_the_version_that_is_served() {
             told.send(event).ok();
         };
         let (seed, health) = (Seed::fixed(1), Health::default());
-        let following =
-            tokio::spawn(slices::follow(client.clone(), Timing::default(), seed, health.clone(), on));
+        let following = tokio::spawn(slices::follow(
+            client.clone(),
+            Timing::default(),
+            seed,
+            health.clone(),
+            News::default(),
+            on,
+        ));
         timeout(SOON, health.synced()).await.unwrap();
         assert_eq!(health.failures(), 0);
 
