@@ -12,7 +12,8 @@ use tokio::{
 };
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
-const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello bench\n";
+/// What every request is answered with.
+pub(crate) const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello bench\n";
 const BODY_BYTES: usize = 12;
 /// Nothing in a healthy run takes this long.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,6 +41,17 @@ async fn answer(mut io: Io) -> std::io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Reads one head of a client that sends nothing after it until it is answered. None: it has left.
+pub(crate) async fn head(io: &mut Io) -> std::io::Result<Option<Vec<u8>>> {
+    let mut buffer = Vec::new();
+    while head_end(&buffer).is_none() {
+        if io.read_buf(&mut buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(buffer))
 }
 
 fn head_end(bytes: &[u8]) -> Option<usize> {
@@ -107,7 +119,8 @@ async fn client(mut io: Io, request: Arc<[u8]>, requests: usize) -> anyhow::Resu
     Ok(latencies)
 }
 
-async fn response(io: &mut Io, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+/// Reads a whole response of ours into `buffer`.
+pub(crate) async fn response(io: &mut Io, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
     loop {
         ensure!(io.read_buf(buffer).await? > 0, "the connection ended before the response did");
         if let Some(end) = head_end(buffer)
@@ -117,26 +130,4 @@ async fn response(io: &mut Io, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-}
-
-/// Opens `count` connections, sends one request on each, and keeps them open until the result is dropped.
-pub(crate) async fn idle(
-    net: &Net,
-    addr: SocketAddr,
-    authority: &str,
-    count: usize,
-) -> anyhow::Result<Vec<Io>> {
-    let request = format!("GET /hello HTTP/1.1\r\nhost: {authority}\r\n\r\n");
-    let mut open = Vec::with_capacity(count);
-    let mut buffer = Vec::new();
-    for _ in 0..count {
-        let mut io = net.connect(addr).await?;
-        io.write_all(request.as_bytes()).await?;
-        buffer.clear();
-        tokio::time::timeout(PATIENCE, response(&mut io, &mut buffer))
-            .await
-            .context("no response in time")??;
-        open.push(io);
-    }
-    Ok(open)
 }

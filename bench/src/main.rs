@@ -5,14 +5,20 @@
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 
 mod certificates;
+mod idle;
 mod load;
 mod pair;
 mod process;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use conduit_net::{Net, TokioNetwork};
+use idle::{Gate, Grown};
 use pair::{AUTHORITY, Pair};
 
 const CONNECTIONS: usize = 32;
@@ -40,10 +46,10 @@ async fn main() -> anyhow::Result<()> {
     for tls in [true, false] {
         requests(&net, &binary, server, tls).await?;
     }
-    idle(&net, &binary, server).await
+    idle(&net, &binary).await
 }
 
-async fn requests(net: &Net, binary: &std::path::Path, server: SocketAddr, tls: bool) -> anyhow::Result<()> {
+async fn requests(net: &Net, binary: &Path, server: SocketAddr, tls: bool) -> anyhow::Result<()> {
     let name = if tls { "mutual TLS" } else { "plaintext" };
     let pair = Pair::start(net, binary, server, tls).await?;
     println!("| {name}, start to ready | {} |", us(pair.outbound.started_in.max(pair.inbound.started_in)));
@@ -63,17 +69,17 @@ async fn requests(net: &Net, binary: &std::path::Path, server: SocketAddr, tls: 
     Ok(())
 }
 
-async fn idle(net: &Net, binary: &std::path::Path, server: SocketAddr) -> anyhow::Result<()> {
-    let pair = Pair::start(net, binary, server, true).await?;
+async fn idle(net: &Net, binary: &Path) -> anyhow::Result<()> {
+    let mut gate = Gate::serve(net).await?;
+    let pair = Pair::start(net, binary, gate.server, true).await?;
     settle(net, &pair, true).await?;
-    let resident = |pair: &Pair| anyhow::Ok(pair.outbound.resident_kib()? + pair.inbound.resident_kib()?);
-    let before = resident(&pair)?;
-    let open = load::idle(net, pair.entrance, AUTHORITY, IDLE_CONNECTIONS).await?;
-    let grown = resident(&pair)?.saturating_sub(before);
-    println!(
-        "| {IDLE_CONNECTIONS} idle connections, both proxies, each | {:.1} KiB |",
-        grown as f64 / open.len() as f64
-    );
+    for Grown { when, outbound, inbound } in gate.measure(net, &pair, IDLE_CONNECTIONS).await? {
+        println!(
+            "| each of {IDLE_CONNECTIONS} connections, {when}: client's proxy / server's / both | \
+             {outbound:.1} / {inbound:.1} / {:.1} KiB |",
+            outbound + inbound
+        );
+    }
     Ok(())
 }
 
