@@ -1,4 +1,4 @@
-//! What kubelet and operators ask every Conduit process: `/live`, `/ready`, `/metrics`.
+//! What kubelet and operators ask every Conduit process: `/live`, `/ready`, and `/metrics`, in gzip where it is asked for.
 //!
 //! `/live` fails only when the process cannot do its work any more, `/ready` as long as something awaited has not
 //! happened. Neither depends on TLS, the CA or the network: they would take a working application out of its Service.
@@ -7,12 +7,12 @@ use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use conduit_net::{Accepted, Listener};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::{drain, metrics::Registry, ready::Readiness, serve};
+use crate::{drain, gzip, metrics::Registry, ready::Readiness, serve};
 
 /// Connections served at once; probes and a scraper or two need a handful.
 const MAX_CONNECTIONS: usize = 64;
@@ -37,16 +37,16 @@ impl Admin {
     }
 
     /// The answer to a request, for servers that add paths of their own in front.
-    pub fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if method != Method::GET && method != Method::HEAD {
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
-            response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        match path {
+        match request.uri().path() {
             "/live" | "/ping" => self.live(),
             "/ready" => self.ready(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(request.headers()),
             _ => text(StatusCode::NOT_FOUND, "not found; this server has /live, /ready and /metrics\n"),
         }
     }
@@ -72,10 +72,21 @@ impl Admin {
         text(status, body)
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        let mut response = text(StatusCode::OK, self.registry.encode());
-        let content_type = header::HeaderValue::from_static(Registry::CONTENT_TYPE);
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    /// Compressed for who wants it, as Prometheus does.
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let plain = self.registry.encode();
+        let compressed = gzip::is_wanted(headers).then(|| gzip::compress(plain.as_bytes()));
+        let (body, is_compressed) = match compressed {
+            Some(Ok(compressed)) => (Bytes::from(compressed), true),
+            _ => (Bytes::from(plain), false),
+        };
+        let mut response = text(StatusCode::OK, body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Registry::CONTENT_TYPE));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if is_compressed {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         response
     }
 }
@@ -91,7 +102,7 @@ pub async fn serve(listener: Box<dyn Listener>, admin: Admin, drain: drain::Watc
 
 async fn connection(accepted: Accepted, admin: Admin, drain: drain::Watch) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = admin.answer(request.method(), request.uri().path());
+        let response = admin.answer(&request);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
@@ -112,7 +123,7 @@ async fn connection(accepted: Accepted, admin: Admin, drain: drain::Watch) {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     response
 }
@@ -125,6 +136,10 @@ mod tests {
     use super::*;
 
     async fn get(path: &str, readiness: &Readiness) -> String {
+        String::from_utf8(ask(path, "", readiness).await).unwrap()
+    }
+
+    async fn ask(path: &str, fields: &str, readiness: &Readiness) -> Vec<u8> {
         let net = TokioNetwork::shared();
         let listener = net.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr();
@@ -132,9 +147,9 @@ mod tests {
         let admin = Admin::new(readiness.clone(), Registry::default());
         let _server = tokio::spawn(serve(listener, admin, drain));
         let mut io = net.connect(addr).await.unwrap();
-        io.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        io.read_to_string(&mut answer).await.unwrap();
+        io.write_all(format!("GET {path} HTTP/1.0\r\n{fields}\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        io.read_to_end(&mut answer).await.unwrap();
         answer
     }
 
@@ -163,5 +178,22 @@ mod tests {
         );
         assert!(get("/", &readiness).await.starts_with("HTTP/1.0 404"));
         assert!(get("/live", &readiness).await.starts_with("HTTP/1.0 200"));
+    }
+    #[tokio::test]
+    async fn metrics_are_compressed_for_who_asks_for_it() {
+        let readiness = Readiness::default();
+        let plain = get("/metrics", &readiness).await;
+        assert!(plain.contains("vary: accept-encoding") && !plain.contains("content-encoding"), "{plain}");
+        let refused = ask("/metrics", "Accept-Encoding: gzip;q=0\r\n", &readiness).await;
+        assert_eq!(String::from_utf8(refused).unwrap(), plain);
+
+        let answer = ask("/metrics", "Accept-Encoding: deflate, gzip\r\n", &readiness).await;
+        let at = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let head = std::str::from_utf8(&answer[..at]).unwrap();
+        assert!(head.contains("content-encoding: gzip\r\n"), "{head}");
+        assert!(head.contains(&format!("content-length: {}\r\n", answer.len() - at)), "{head}");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&answer[at..]), &mut text).unwrap();
+        assert!(plain.ends_with(&text) && text.ends_with("# EOF\n"), "{text}");
     }
 }

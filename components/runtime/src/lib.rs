@@ -4,7 +4,7 @@
 //! - `log.rs`: tracing to stderr
 //! - `metrics.rs`: the registry behind `/metrics`
 //! - `ready.rs`: what must have happened before a process says it is ready
-//! - `admin.rs`: `/live`, `/ready` and `/metrics`
+//! - `admin.rs`: `/live`, `/ready` and `/metrics`; `gzip.rs`: the last of them, compressed
 //! - `drain.rs`: shutting down in two phases, without losing what is under way
 //! - `serve.rs`: the accept loop, in which nothing waits for a peer
 //! - `grpc.rs`: gRPC over any [`conduit_net::Network`]; the only file that says tower
@@ -16,6 +16,7 @@ mod backoff;
 pub mod drain;
 pub mod env;
 pub mod grpc;
+mod gzip;
 pub mod log;
 pub mod metrics;
 pub mod ready;
