@@ -103,6 +103,8 @@ impl Inbound {
         let first = match opening.hear(judge, self.patience_with_hello(), dial).await {
             Heard::Words(first) => first,
             Heard::Mumbling => mumbled(&opening.said),
+            // No ClientHello will come.
+            Heard::OnlyListens => First::Clear,
             Heard::ServerFirst => self.hold(session, &mut opening).await?,
             // Perhaps a ClientHello of a peer that gave up: it is not the application's to see, nor of use to it.
             Heard::CutOff | Heard::Nothing => return None,
@@ -138,6 +140,7 @@ impl Inbound {
         match opening.hear(judge, self.patience_with_hello(), no_dial).await {
             Heard::Words(first) => Some(first),
             Heard::Mumbling => Some(mumbled(&opening.said)),
+            Heard::OnlyListens => Some(First::Clear),
             Heard::CutOff | Heard::Nothing | Heard::ServerFirst | Heard::Unreachable(_) => None,
         }
     }
@@ -210,7 +213,7 @@ impl Inbound {
         let version = match Box::pin(self.protocol(&session, &mut begun)).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
-            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::ServerFirst => {
+            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::OnlyListens | Heard::ServerFirst => {
                 return Box::pin(self.opaque(session, begun)).await;
             }
             Heard::Nothing => return,

@@ -55,7 +55,9 @@ pub(crate) enum Heard<T, E> {
     CutOff,
     /// The server spoke, or ended, before the client did.
     ServerFirst,
-    /// The client left without a word.
+    /// The client ended its direction without a word. It may still listen: there are servers that speak first.
+    OnlyListens,
+    /// The client broke the connection without a word.
     Nothing,
     /// The server could not be dialled, or broke the connection.
     Unreachable(E),
@@ -81,10 +83,11 @@ impl Opening {
     {
         if self.said.is_empty() {
             match self.first_word(patience.silence, dial).await {
-                Ok(true) => {}
-                Ok(false) => return Heard::Nothing,
-                Err(Quiet::ServerFirst) => return Heard::ServerFirst,
-                Err(Quiet::Unreachable(error)) => return Heard::Unreachable(error),
+                Word::Spoken => {}
+                Word::Ended => return Heard::OnlyListens,
+                Word::Broken => return Heard::Nothing,
+                Word::ServerFirst => return Heard::ServerFirst,
+                Word::Unreachable(error) => return Heard::Unreachable(error),
             }
         }
         let deadline = Instant::now() + patience.detect;
@@ -107,45 +110,46 @@ impl Opening {
         matches!(timeout(hold, read(&mut self.client, &mut self.said)).await, Ok(Ok(1..)))
     }
 
-    /// True when the client said something, false when it left.
-    async fn first_word<E, Dialed>(
-        &mut self,
-        silence: Duration,
-        dial: impl FnOnce() -> Dialed,
-    ) -> Result<bool, Quiet<E>>
+    async fn first_word<E, Dialed>(&mut self, silence: Duration, dial: impl FnOnce() -> Dialed) -> Word<E>
     where
         E: From<io::Error>,
         Dialed: Future<Output = Result<Stream, E>>,
     {
-        if self.server.is_none() {
-            if let Ok(read) = timeout(silence, read(&mut self.client, &mut self.said)).await {
-                return Ok(self.spoke(read));
+        let server = match &mut self.server {
+            Some(server) => server,
+            none => {
+                if let Ok(read) = timeout(silence, read(&mut self.client, &mut self.said)).await {
+                    return self.word(read);
+                }
+                let server = tokio::select! {
+                    biased;
+                    read = read(&mut self.client, &mut self.said) => return self.word(read),
+                    server = dial() => server,
+                };
+                match server {
+                    Ok(server) => none.insert(server),
+                    Err(error) => return Word::Unreachable(error),
+                }
             }
-            let server = tokio::select! {
-                biased;
-                read = read(&mut self.client, &mut self.said) => return Ok(self.spoke(read)),
-                server = dial() => server.map_err(Quiet::Unreachable)?,
-            };
-            self.server = Some(server);
-        }
-        let Some(server) = &mut self.server else { return Ok(false) };
+        };
         tokio::select! {
             biased;
-            read = read(&mut self.client, &mut self.said) => Ok(self.spoke(read)),
+            read = read(&mut self.client, &mut self.said) => self.word(read),
             read = read(server, &mut self.answered) => match read {
-                Ok(_) => Err(Quiet::ServerFirst),
-                Err(error) => Err(Quiet::Unreachable(error.into())),
+                Ok(_) => Word::ServerFirst,
+                Err(error) => Word::Unreachable(error.into()),
             },
         }
     }
 
-    /// Whether the client said something; if it broke the connection instead, the server's is broken too.
-    fn spoke(&mut self, read: io::Result<usize>) -> bool {
+    /// What the client's first word is; if it broke the connection instead, the server's is broken too.
+    fn word<E>(&mut self, read: io::Result<usize>) -> Word<E> {
         match read {
-            Ok(count) => count > 0,
+            Ok(1..) => Word::Spoken,
+            Ok(0) => Word::Ended,
             Err(_) => {
                 self.server.take().into_iter().for_each(Stream::reset);
-                false
+                Word::Broken
             }
         }
     }
@@ -165,7 +169,11 @@ impl Opening {
     }
 }
 
-enum Quiet<E> {
+/// What came first.
+enum Word<E> {
+    Spoken,
+    Ended,
+    Broken,
     ServerFirst,
     Unreachable(E),
 }

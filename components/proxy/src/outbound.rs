@@ -95,7 +95,9 @@ impl Outbound {
         let version = match Box::pin(self.protocol(&connection, &mut opening)).await {
             Heard::Words(Protocol::Http1) => Version::Http1,
             Heard::Words(Protocol::Http2) => Version::Http2,
-            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::ServerFirst => {
+            // Whoever opens a connection to the proxy itself and leaves it at that wants nothing.
+            Heard::OnlyListens if connection.original.is_none() => return,
+            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::OnlyListens | Heard::ServerFirst => {
                 return Box::pin(self.opaque(connection, opening)).await;
             }
             Heard::Nothing => return,

@@ -196,3 +196,42 @@ async fn a_connection_to_the_proxy_itself_is_refused_and_not_looped() {
         io.is_reset().await;
     }
 }
+
+#[tokio::test]
+async fn a_client_that_ends_without_a_word_hears_the_server_out() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path
+            .serve(|mut client| async move {
+                assert!(client.rest().await.unwrap().is_empty());
+                client.send("220 greetings, and ").await;
+                client.send("goodbye\r\n").await;
+            })
+            .await;
+        let stranger = Pod::plain(&path.world, 3);
+        // Before the server is dialled, and after.
+        for pause in [Duration::ZERO, Duration::from_millis(60)] {
+            for pod in [&path.client, &stranger] {
+                let mut io = pod.connect(app).await;
+                assert!(pause.is_zero() || io.is_silent(pause).await);
+                io.finish().await;
+                assert_eq!(io.rest().await.unwrap(), b"220 greetings, and goodbye\r\n", "{mode:?} {pause:?}");
+            }
+        }
+        path.assert_wires(app);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_ends_without_a_word_ends_with_a_server_that_has_none() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path.serve(|mut client| async move { drop(client.rest().await) }).await;
+        let mut io = path.client.connect(app).await;
+        io.finish().await;
+        assert!(io.rest().await.unwrap().is_empty());
+        for pod in [&path.client, &path.server] {
+            pod.until_metric("tcp_open_connections", &[], 0.0).await;
+        }
+    }
+}
