@@ -166,12 +166,13 @@ impl State {
             PodEvent::ProxyUp { name } => (name, |entry, now| {
                 entry.life.outages.extend(entry.down.take().map(|since| (since, now)));
             }),
+            PodEvent::ProxyGone { .. } => return,
             PodEvent::ProxyDown { name } => (name, |entry, now| {
                 if entry.life.sidecar != Sidecar::Absent {
                     entry.down.get_or_insert(now);
                 }
             }),
-            PodEvent::Ended { name } => (name, |entry, now| {
+            PodEvent::Ended { name, .. } => (name, |entry, now| {
                 entry.life.until = Some(now);
                 entry.life.outages.extend(entry.down.take().map(|since| (since, now)));
             }),

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use conduit_identity::ControlPlane;
-use conduit_mesh::{Addresses, Mesh, PodObserver};
+use conduit_mesh::{Addresses, Mesh, PodEvent, PodObserver};
 use conduit_runtime::Seed;
 
 use crate::{
@@ -156,10 +156,16 @@ async fn set(
         .control_plane(control_plane)
         .pull(Duration::ZERO)
         .grace(GRACE);
-    let builder = match &setting.observer {
-        Some(observer) => builder.observer(observer.clone()),
-        None => builder,
-    };
+    let (observer, sockets) = (setting.observer.clone(), wire.clone());
+    let builder = builder.observer(Arc::new(move |event| {
+        // The kernel closes the sockets of a process that has ended, whatever its tasks still think.
+        if let PodEvent::ProxyGone { ip, .. } | PodEvent::Ended { ip, .. } = &event {
+            sockets.close_all(*ip);
+        }
+        if let Some(observer) = &observer {
+            observer(event);
+        }
+    }));
     let mesh = builder.start().await.map_err(|error| error.to_string())?;
     Ok(Stage { mesh, machines, wire, wall, clock, log: OpLog::default(), seed: seed.fork("story") })
 }

@@ -204,6 +204,33 @@ impl Wire {
         });
     }
 
+    /// The processes of a host have ended, and the kernel resets every connection that one of them still had.
+    pub fn close_all(&self, ip: IpAddr) {
+        self.with(|state, wakers| {
+            let now = elapsed();
+            for (id, connection) in &mut state.connections {
+                for side in [Side::Client, Side::Server] {
+                    let end = connection.end(side);
+                    let is_open = end.closed.is_none() && end.died.is_none();
+                    if connection.address(side).ip() != ip || !is_open {
+                        continue;
+                    }
+                    let other = connection.address(side.other()).ip();
+                    let latency = state.links.latency(ip, other, now);
+                    connection.reset(side, now);
+                    connection.reset(side.other(), now + latency);
+                    for side in [side, side.other()] {
+                        wakers.extend(connection.end(side).reader.take());
+                        wakers.extend(connection.end(side).writer.take());
+                    }
+                    if let Some(record) = state.records.get_mut(id) {
+                        record.broken.get_or_insert(now);
+                    }
+                }
+            }
+        });
+    }
+
     /// A dead host is back, and knows nothing of its former connections: whoever still sends on one is reset.
     pub fn revive(&self, ip: IpAddr) {
         self.note(format_args!("revive {ip}"));

@@ -43,7 +43,7 @@ impl Component {
     pub(crate) async fn stop(self, shared: &Shared, deadline: Duration) {
         self.part.stop(deadline).await;
         drop(self.kubelet);
-        shared.tell(|| PodEvent::Ended { name: self.pod });
+        shared.tell(|| PodEvent::Ended { name: self.pod, ip: self.address.ip() });
     }
 }
 
@@ -188,7 +188,7 @@ impl Mesh {
     pub fn kill_component(&mut self, name: &str) -> usize {
         let killed = self.take_component(name);
         for component in &killed {
-            self.shared.tell(|| PodEvent::Ended { name: component.pod.clone() });
+            self.shared.tell(|| PodEvent::Ended { name: component.pod.clone(), ip: component.address.ip() });
         }
         killed.len()
     }

@@ -178,10 +178,19 @@ pub enum PodEvent {
         /// The pod's name.
         name: String,
     },
-    /// Nothing of it runs any more.
+    /// Nothing of its sidecar runs any more, or will in a moment.
+    ProxyGone {
+        /// The pod's name.
+        name: String,
+        /// The pod's address.
+        ip: IpAddr,
+    },
+    /// Nothing of it runs any more, or will in a moment.
     Ended {
         /// Its name.
         name: String,
+        /// Its address, which another pod may get.
+        ip: IpAddr,
     },
 }
 
@@ -283,6 +292,7 @@ impl RunningPod {
         if let Some(proxy) = self.proxy.take() {
             shared.tell(|| PodEvent::ProxyDown { name: self.name.clone() });
             proxy.stop(deadline).await;
+            shared.tell(|| PodEvent::ProxyGone { name: self.name.clone(), ip: self.ip() });
         }
     }
 
@@ -316,7 +326,7 @@ impl RunningPod {
         }
         self.end_proxy(shared, end.saturating_duration_since(Instant::now())).await;
         drop(self.kubelet.take());
-        shared.tell(|| PodEvent::Ended { name: self.name.clone() });
+        shared.tell(|| PodEvent::Ended { name: self.name.clone(), ip: self.ip() });
     }
 }
 

@@ -46,10 +46,10 @@ impl Mesh {
         let wall = builder.api_clock.clone().unwrap_or_else(|| builder.clock.clone());
         let clock = Arc::new(move || wall.now().0);
         let cluster = Cluster::new(conduit_cluster::Config::new(clock, builder.seed.fork("cluster")));
-        let client = cluster.client();
+        // What the mesh does as the cluster's own nodes and controllers is not what faults are for.
+        let client = cluster.steady_client();
         let (api, serving) = serve_api(&builder, &cluster).await?;
-        let (services, following) =
-            Services::follow(&cluster.steady_client(), &builder.seed.fork("services"));
+        let (services, following) = Services::follow(&client, &builder.seed.fork("services"));
         let controlled = cluster.clone();
         let cluster_parts = vec![
             serving,
