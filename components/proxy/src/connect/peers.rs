@@ -1,7 +1,11 @@
 //! Peers to which TLS failed: until a probe succeeds, connections to them do not try again, so that only the first one
 //! waits for a broken peer.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use conduit_identity::{HandshakeFailure, Identity};
 use conduit_runtime::{Backoff, Seed};
@@ -30,6 +34,9 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct Failed {
     failure: HandshakeFailure,
+    /// Gone once discovery knows it no more. Whoever has its address then is somebody else, whose application would be handed
+    /// the probe.
+    endpoint: Weak<Endpoint>,
     /// Of the discovery entry it failed under; another one is a reason to probe at once.
     version: u64,
     asked_at: Instant,
@@ -60,13 +67,14 @@ impl Probe {
 
 impl Peers {
     /// How TLS to `endpoint` failed, if it did and has not succeeded since.
-    pub(super) fn failure(&self, endpoint: &Endpoint, identity: &Identity) -> Option<HandshakeFailure> {
+    pub(super) fn failure(&self, endpoint: &Arc<Endpoint>, identity: &Identity) -> Option<HandshakeFailure> {
         let mut failed = self.failed.lock();
         if failed.is_empty() {
             return None;
         }
         let peer = failed.get_mut(&(endpoint.addr, identity.clone()))?;
         peer.asked_at = Instant::now();
+        peer.endpoint = Arc::downgrade(endpoint);
         if peer.version != endpoint.version {
             peer.version = endpoint.version;
             peer.changed.notify_one();
@@ -77,7 +85,7 @@ impl Peers {
     /// Returns a probe to start, unless one is under way.
     pub(super) fn remember(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         identity: &Identity,
         failure: HandshakeFailure,
     ) -> Option<Probe> {
@@ -92,11 +100,12 @@ impl Peers {
         }
         let changed = Arc::new(Notify::new());
         let (version, asked_at) = (endpoint.version, Instant::now());
-        failed.insert(key.clone(), Failed { failure, version, asked_at, changed: changed.clone() });
+        let (endpoint, news) = (Arc::downgrade(endpoint), changed.clone());
+        failed.insert(key.clone(), Failed { failure, endpoint, version, asked_at, changed: news });
         Some(Probe { key, changed })
     }
 
-    /// Whether somebody still asks for the peer; forgets it otherwise.
+    /// Whether there still is such an endpoint, and somebody asks for it; forgets it otherwise.
     pub(super) fn is_wanted(&self, probe: &Probe) -> bool {
         let mut failed = self.failed.lock();
         let Some(peer) = failed.get(&probe.key) else { return false };
@@ -104,7 +113,7 @@ impl Peers {
         if !Arc::ptr_eq(&peer.changed, &probe.changed) {
             return false;
         }
-        let wanted = peer.asked_at.elapsed() < FORGOTTEN_AFTER;
+        let wanted = peer.endpoint.strong_count() > 0 && peer.asked_at.elapsed() < FORGOTTEN_AFTER;
         if !wanted {
             failed.shift_remove(&probe.key);
         }
@@ -119,5 +128,30 @@ impl Peers {
         if let Some(peer) = self.failed.lock().get_mut(&probe.key) {
             peer.failure = failure;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{balance::Load, metrics::Labels};
+
+    #[tokio::test]
+    async fn what_discovery_has_dropped_is_probed_no_more() {
+        let identity =
+            Identity::parse("web.deployment.shop.conduit-managed.conduit.svc.cluster.local").unwrap();
+        let endpoint = Arc::new(Endpoint {
+            addr: ([10, 0, 0, 1], 80).into(),
+            identity: Some(identity.clone()),
+            labels: Labels::default(),
+            version: 1,
+            load: Arc::new(Load::new(Instant::now())),
+        });
+        let peers = Peers::default();
+        let probe = peers.remember(&endpoint, &identity, HandshakeFailure::Reset).unwrap();
+        assert!(peers.is_wanted(&probe));
+        assert_eq!(peers.failure(&endpoint, &identity), Some(HandshakeFailure::Reset));
+        drop(endpoint);
+        assert!(!peers.is_wanted(&probe));
     }
 }
