@@ -74,6 +74,17 @@ pub enum Fault {
         /// How many connections.
         times: u32,
     },
+    /// Handshakes of the mesh with a pod come to nothing; everything else with it goes on.
+    Handshakes {
+        /// Which pod.
+        to: Pod,
+        /// After how many bytes, both directions together: a ClientHello has about 1,500, a whole handshake about 4,000.
+        after_bytes: u64,
+        /// They are reset; otherwise both ends wait for ever.
+        are_reset: bool,
+        /// How many connections.
+        times: u32,
+    },
     /// Everything between two pods takes longer.
     Slow {
         /// One of them.
@@ -94,6 +105,8 @@ pub enum Fault {
     },
     /// The CA is down, and comes back.
     CaDown,
+    /// Nothing passes between CAs and the API server.
+    CaCutOff,
     /// One more CA contends for the Lease.
     AnotherCa,
     /// The API server answers with an error.

@@ -36,7 +36,11 @@ pub use network::HostNetwork;
 pub use rule::{Effect, Scope};
 pub use trace::Trace;
 
-use crate::{history::WireConnection, sniff::Sniffer, time::elapsed};
+use crate::{
+    history::{WireConnection, WireKind},
+    sniff::Sniffer,
+    time::elapsed,
+};
 use connection::{Connection, Read, Side, What};
 use rule::{Fate, Rule};
 use stream::Stream;
@@ -172,11 +176,14 @@ impl Wire {
         self.with(|state, wakers| {
             let now = elapsed();
             let swallowed = |connection: &&mut Connection| {
-                connection.fate.is_some_and(|fate| fate.rule == rule && fate.effect == Effect::Swallow)
+                let swallows = |effect| effect == Effect::Swallow || connection.is_stalled;
+                connection.fate.is_some_and(|fate| fate.rule == rule && swallows(fate.effect))
             };
             for connection in state.connections.values_mut().filter(swallowed) {
-                connection.reset(Side::Client, now);
-                wakers.extend(connection.end(Side::Client).reader.take());
+                for side in [Side::Client, Side::Server] {
+                    connection.reset(side, now);
+                    wakers.extend(connection.end(side).reader.take());
+                }
             }
             state.rules.get_mut(rule).map_or(0, |rule| {
                 rule.left = 0;
@@ -432,15 +439,28 @@ impl State {
 
     fn break_at_its_byte(&mut self, id: u64, now: Duration, wakers: &mut Wakers) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let Some(Fate { effect: Effect::ResetAfter(limit), .. }) = connection.fate else { return };
-        if connection.carried < limit {
-            return;
-        }
-        fired(&mut self.rules, connection.fate.take());
-        for side in [Side::Client, Side::Server] {
-            connection.reset(side, now);
-            wakers.extend(connection.end(side).reader.take());
-            wakers.extend(connection.end(side).writer.take());
+        let is_of_the_mesh = || self.records.get(&id).is_some_and(Record::is_of_the_mesh);
+        let carried = connection.carried;
+        let stalls = match connection.fate.map(|fate| fate.effect) {
+            Some(Effect::ResetAfter(limit)) if carried >= limit => false,
+            Some(Effect::ResetMeshAfter(limit)) if carried >= limit && is_of_the_mesh() => false,
+            Some(Effect::StallMeshAfter(limit))
+                if carried >= limit && !connection.is_stalled && is_of_the_mesh() =>
+            {
+                true
+            }
+            _ => return,
+        };
+        if stalls {
+            fired(&mut self.rules, connection.fate);
+            connection.is_stalled = true;
+        } else {
+            fired(&mut self.rules, connection.fate.take());
+            for side in [Side::Client, Side::Server] {
+                connection.reset(side, now);
+                wakers.extend(connection.end(side).reader.take());
+                wakers.extend(connection.end(side).writer.take());
+            }
         }
         if let Some(record) = self.records.get_mut(&id) {
             record.broken = Some(now);
@@ -521,6 +541,12 @@ impl Record {
                 self.sniffer.server(bytes, now);
             }
         }
+    }
+
+    /// Whether it begins with a ClientHello, whole by now, for a name of the mesh.
+    fn is_of_the_mesh(&self) -> bool {
+        let sniffed = self.sniffer.finish();
+        matches!(sniffed.kind, WireKind::Handshake | WireKind::Mesh) && sniffed.sni.is_some()
     }
 
     fn told(&self, id: u64) -> WireConnection {

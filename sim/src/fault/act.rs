@@ -108,12 +108,18 @@ async fn act(
             *rule = order(world, *to, Effect::Swallow, *times);
             Ok(0)
         }
+        Fault::Handshakes { to, after_bytes, are_reset, times } => {
+            let effect = if *are_reset { Effect::ResetMeshAfter } else { Effect::StallMeshAfter };
+            *rule = order(world, *to, effect(*after_bytes), *times);
+            Ok(0)
+        }
         Fault::LateHello { to, by, times } => {
             *rule = order(world, *to, Effect::DelayFirst(*by), *times);
             Ok(0)
         }
         Fault::Slow { a, b, by } => slow(world, *a, *b, *by),
         Fault::CaDown => stop_ca(world).await,
+        Fault::CaCutOff => Ok(cut_off_ca(world)),
         Fault::AnotherCa => {
             world.start_ca().await?;
             Ok(1)
@@ -179,6 +185,7 @@ async fn mend(world: &mut Worldly, fault: &Fault) -> Result<(), String> {
         Fault::Crash(pod) => revive(world, *pod).await?,
         Fault::Slow { a, b, .. } => drop(slow(world, *a, *b, Duration::ZERO)?),
         Fault::CaDown | Fault::NoBundle(_) => world.start_ca().await?,
+        Fault::CaCutOff => mend_off_ca(world),
         Fault::Secret { of, damage } => {
             if *damage == Damage::WrongRoot {
                 secrets::remove(&world.stage.mesh, &identified(world, *of)).await?;
@@ -240,6 +247,23 @@ fn mend_off(world: &Worldly, pod: Pod) {
     for control in control_ips(world) {
         world.stage.wire.mend(ip, control);
         world.stage.wire.mend(control, ip);
+    }
+}
+
+fn cut_off_ca(world: &Worldly) -> u64 {
+    let (cas, api) = (world.stage.mesh.component_ips(owned::COMPONENT_CA), world.stage.mesh.api_addr().ip());
+    for ca in &cas {
+        world.stage.wire.cut(*ca, api);
+        world.stage.wire.cut(api, *ca);
+    }
+    count(cas.len())
+}
+
+fn mend_off_ca(world: &Worldly) {
+    let api = world.stage.mesh.api_addr().ip();
+    for ca in world.stage.mesh.component_ips(owned::COMPONENT_CA) {
+        world.stage.wire.mend(ca, api);
+        world.stage.wire.mend(api, ca);
     }
 }
 

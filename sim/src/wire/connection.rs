@@ -81,11 +81,14 @@ pub(super) struct Connection {
     pub(super) fate: Option<Fate>,
     ends: [End; 2],
     pub(super) carried: u64,
+    /// Nothing arrives at either end any more.
+    pub(super) is_stalled: bool,
 }
 
 impl Connection {
     pub(super) fn new(client: SocketAddr, server: SocketAddr, fate: Option<Fate>) -> Self {
-        Self { client, server, fate, ends: [End::default(), End::default()], carried: 0 }
+        let ends = [End::default(), End::default()];
+        Self { client, server, fate, ends, carried: 0, is_stalled: false }
     }
 
     pub(super) fn address(&self, side: Side) -> SocketAddr {
@@ -109,6 +112,7 @@ impl Connection {
 
     /// Takes the next bytes for `side`, at most `room`.
     pub(super) fn read(&mut self, side: Side, now: Duration, passes: bool, room: usize) -> Read {
+        let passes = passes && !self.is_stalled;
         let end = self.end(side);
         if end.reset.is_some_and(|at| at <= now) {
             return Read::Reset;

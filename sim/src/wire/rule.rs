@@ -11,6 +11,10 @@ pub enum Effect {
     Swallow,
     /// What the client says first arrives so much later.
     DelayFirst(Duration),
+    /// If it begins with a ClientHello for a name of the mesh, it is reset at both ends once it has carried so many bytes.
+    ResetMeshAfter(u64),
+    /// If it begins with a ClientHello for a name of the mesh, nothing arrives any more once it has carried so many bytes.
+    StallMeshAfter(u64),
 }
 
 /// Which connections a rule is for; what is not said does not matter.
