@@ -309,7 +309,13 @@ async fn restart_proxy(world: &mut Worldly, pod: Pod, is_graceful: bool) -> Resu
         return Ok(0);
     }
     let deadline = if is_graceful { GENTLY } else { Duration::ZERO };
-    match world.stage.mesh.restart_sidecar(&name, deadline).await {
+    let mut restarted = world.stage.mesh.restart_sidecar(&name, deadline).await;
+    if matches!(restarted, Err(Error::NotStarted { .. })) {
+        // The old one has its ports until its host has had a turn. A kubelet tries again, too.
+        tokio::time::sleep(GONE).await;
+        restarted = world.stage.mesh.restart_sidecar(&name, deadline).await;
+    }
+    match restarted {
         // It runs; the API may be what does not hear of it.
         Ok(()) | Err(Error::Refused { .. }) => Ok(1),
         Err(error) => Err(told(error)),
