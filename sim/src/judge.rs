@@ -1,7 +1,7 @@
 //! A plan, run with Conduit and without, and judged.
 
 use crate::{
-    check::{self, Limits, Violation},
+    check::{self, Limits, Violation, transparency},
     history::Run,
     plan::Plan,
     run::Stopped,
@@ -18,6 +18,8 @@ pub struct Verdict {
     pub baseline: Run,
     /// The trace of the run with Conduit.
     pub trace: Trace,
+    /// How many operations were compared with the run without Conduit, and of how many.
+    pub compared: (u64, u64),
     /// What must not have happened.
     pub violations: Vec<Violation>,
 }
@@ -41,8 +43,10 @@ pub fn judge(plan: &Plan, keeps_trace: bool) -> Result<Verdict, Stopped> {
         (join(plan, with), join(plan, without))
     });
     let ((run, trace), baseline) = (with?, without?);
-    let violations = check::all(&run, Some(&baseline), &Limits::default());
-    Ok(Verdict { run, baseline, trace, violations })
+    let limits = Limits::default();
+    let (_, compared) = transparency::compare(&run, &baseline, &limits);
+    let violations = check::all(&run, Some(&baseline), &limits);
+    Ok(Verdict { run, baseline, trace, compared, violations })
 }
 
 fn join<T>(plan: &Plan, thread: std::thread::ScopedJoinHandle<'_, Result<T, Stopped>>) -> Result<T, Stopped> {

@@ -3,6 +3,7 @@
 //!
 //! - `plan.rs`: what a world is and what happens to it, from a seed (pure); `fault.rs`: what can be broken
 //! - `judge.rs`: a plan, run with Conduit and without, and judged
+//! - `shrink.rs`: the smallest story in which the same thing goes wrong (pure)
 //! - `world.rs`: brings a plan about, and returns what happened
 //! - `run.rs`: one run; `hosts.rs`: turmoil's hosts; `wire.rs`: the network between them; `time.rs`: clocks
 //! - `crypto.rs`: cryptography that follows from the seed
@@ -21,6 +22,7 @@ pub mod plan;
 pub mod probe;
 pub mod record;
 pub mod run;
+pub mod shrink;
 pub mod sniff;
 #[cfg(test)]
 mod testing;

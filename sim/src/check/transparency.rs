@@ -16,6 +16,11 @@ const ENOUGH: usize = 20;
 
 /// Compares `run` with `baseline`, the same without Conduit.
 pub fn check(run: &Run, baseline: &Run, limits: &Limits) -> Vec<Violation> {
+    compare(run, baseline, limits).0
+}
+
+/// [`check`], with how many operations were compared, and of how many.
+pub fn compare(run: &Run, baseline: &Run, limits: &Limits) -> (Vec<Violation>, (u64, u64)) {
     let (here, there) = (Obstacles::of(run), Obstacles::of(baseline));
     let settled = run.settled(limits.settle);
     let ended = run.ended.min(baseline.ended);
@@ -60,7 +65,7 @@ pub fn check(run: &Run, baseline: &Run, limits: &Limits) -> Vec<Violation> {
         let what = format!("nothing is proven: {compared} of {asked} operations could be compared");
         violations.push(violation(run.ended, what));
     }
-    violations
+    (violations, (compared, asked))
 }
 
 /// What slow links may add: a connection, a handshake of the mesh, one of the application and its question are so many
