@@ -3,6 +3,7 @@
 //!
 //! - `plan.rs`: what a world is and what happens to it, from a seed (pure); `fault.rs`: what can be broken
 //! - `judge.rs`: a plan, run with Conduit and without, and judged
+//! - `scenarios.rs`, `scenarios/`: stories with a name; `timeline.rs`: what happened in one, to be read
 //! - `shrink.rs`: the smallest story in which the same thing goes wrong (pure)
 //! - `world.rs`: brings a plan about, and returns what happened
 //! - `run.rs`: one run; `hosts.rs`: turmoil's hosts; `wire.rs`: the network between them; `time.rs`: clocks
@@ -22,11 +23,13 @@ pub mod plan;
 pub mod probe;
 pub mod record;
 pub mod run;
+pub mod scenarios;
 pub mod shrink;
 pub mod sniff;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod timeline;
 pub mod wire;
 pub mod workload;
 pub mod world;

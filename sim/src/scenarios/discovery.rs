@@ -1,0 +1,104 @@
+//! The destination service and the Kubernetes API: what is not known is not needed.
+
+use conduit_mesh::Sidecar;
+
+use super::{Scenario, Shows, s};
+use crate::{
+    fault::{Fault, Pod},
+    history::Protocol,
+    plan::{Client, Plan, Server},
+    workload::Style,
+};
+
+/// A server of three pods, one of another that is not meshed, and a client of both.
+fn several(seed: u64) -> Plan {
+    let mut plan = Plan::quiet(seed);
+    plan.servers[0].replicas = 3;
+    plan.servers.push(Server::new("bank", "plain", &[Protocol::Http2]).sidecar(Sidecar::Absent));
+    let client = Client::new("shop", "client").asks(0, Protocol::Http1, Style::Kept);
+    plan.clients[0] = client.asks(1, Protocol::Http2, Style::Fresh);
+    plan
+}
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "destination-down",
+        about: "the destination service dies: what proxies know stays in use",
+        plan: |seed| Plan::quiet(seed).fault(s(14), s(26), Fault::DestinationDown),
+        shows: &[Shows::Tls(14, 60)],
+    },
+    Scenario {
+        name: "destination-unknown",
+        about: "a client's proxy starts while there is no destination service: it dials what the application dialled",
+        plan: |seed| {
+            let plan = Plan::quiet(seed).fault(s(14), s(26), Fault::DestinationDown);
+            plan.fault(s(16), s(17), Fault::ProxyRestart { pod: Pod::Client(0), is_graceful: false })
+        },
+        shows: &[Shows::Plaintext(18, 26), Shows::Says("outbound no_discovery"), Shows::SettlesInTls],
+    },
+    Scenario {
+        name: "destination-slow",
+        about: "the destination service answers late: at most 200 ms are waited for it",
+        plan: |seed| {
+            let slow = Fault::DestinationSlow(s(2));
+            let plan = Plan::quiet(seed).fault(s(13), s(26), slow);
+            plan.fault(s(16), s(17), Fault::ProxyRestart { pod: Pod::Client(0), is_graceful: false })
+        },
+        shows: &[Shows::Says("outbound no_discovery"), Shows::SettlesInTls],
+    },
+    Scenario {
+        name: "destination-flapping",
+        about: "the destination service dies again and again",
+        plan: |seed| {
+            let flaps = [14, 16, 18, 20, 22].into_iter();
+            flaps.fold(several(seed), |plan, at| plan.fault(s(at), s(at + 1), Fault::DestinationDown))
+        },
+        shows: &[Shows::Says("outbound true")],
+    },
+    Scenario {
+        name: "destination-with-another-view",
+        about: "all pods of a server are replaced while there is no destination service; the next one says so",
+        plan: |seed| {
+            let plan = Plan::quiet(seed).fault(s(13), s(30), Fault::DestinationDown);
+            plan.fault(s(15), s(16), Fault::Rollout(0))
+        },
+        shows: &[Shows::SettlesInTls],
+    },
+    Scenario {
+        name: "cut-off-from-control",
+        about: "a client's pod reaches nothing of the control plane: what it knows and holds stays in use",
+        plan: |seed| several(seed).fault(s(14), s(26), Fault::CutOff(Pod::Client(0))),
+        shows: &[Shows::Says("outbound true")],
+    },
+    Scenario {
+        name: "api-gone",
+        about: "watches are told that they have missed something, lists are old, and pods are replaced meanwhile",
+        plan: |seed| {
+            let plan = several(seed).fault(s(13), s(24), Fault::StaleLists { events: 12 });
+            plan.fault(s(15), s(24), Fault::ApiFails { code: 410, times: 20 }).fault(
+                s(17),
+                s(18),
+                Fault::Rollout(0),
+            )
+        },
+        shows: &[Shows::Says("outbound true")],
+    },
+    Scenario {
+        name: "api-down",
+        about: "the API refuses every connection, and then answers nothing",
+        plan: |seed| {
+            let plan = several(seed).fault(s(13), s(18), Fault::ApiDown { is_silent: false });
+            plan.fault(s(20), s(26), Fault::ApiDown { is_silent: true })
+        },
+        shows: &[Shows::Says("outbound true")],
+    },
+    Scenario {
+        name: "rollout-with-addresses-used-again",
+        about: "every pod of two servers is replaced, and gets an address that another one had just before",
+        plan: |seed| {
+            let plan = several(seed).fault(s(14), s(15), Fault::Rollout(0));
+            plan.fault(s(16), s(17), Fault::Rollout(1)).fault(s(18), s(19), Fault::Rollout(0))
+        },
+        shows: &[Shows::Says("outbound true"), Shows::Says("outbound no_identity")],
+    },
+];

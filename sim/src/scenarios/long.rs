@@ -1,0 +1,46 @@
+//! Days, on wall clocks that run 600 times as fast as everything else: 6 s of a run are an hour.
+//!
+//! Timers do not run faster: a proxy that reads its files every second, and a CA that looks every 10 s, are slow here.
+
+use super::{Scenario, Shows, s};
+use crate::{fault::Fault, plan::Plan};
+
+/// Wall-clock seconds for each simulated one.
+const SPEED: u32 = 600;
+const HOUR: u64 = 3_600 / SPEED as u64;
+/// When stories begin; 80 minutes have passed by then.
+const BEGIN: u64 = 8;
+
+/// A client that asks once a second, for so many hours.
+fn hours(seed: u64, hours: u64) -> Plan {
+    let mut plan = Plan { wall_speed: SPEED, until: s(BEGIN + hours * HOUR), ..Plan::quiet(seed) };
+    plan.clients[0].asks[0].period = s(1);
+    plan.tick = std::time::Duration::from_millis(2);
+    plan
+}
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "renewal-40h",
+        about: "40 hours: certificates of 26 h are renewed with 14 h left, again and again, and nobody notices",
+        plan: |seed| hours(seed, 40),
+        shows: &[Shows::Tls(28, 248), Shows::Certificates(4)],
+    },
+    Scenario {
+        name: "ca-down-11h",
+        about: "the CA is down for 11 hours: all stays TLS",
+        plan: |seed| hours(seed, 24).fault(s(20), s(20 + 11 * HOUR), Fault::CaDown),
+        shows: &[Shows::Tls(28, 152), Shows::Certificates(2)],
+    },
+    Scenario {
+        name: "ca-down-30h",
+        about: "the CA is down for 30 hours: certificates expire, all goes on in plaintext, and is TLS again after",
+        plan: |seed| hours(seed, 40).fault(s(20), s(20 + 30 * HOUR), Fault::CaDown),
+        shows: &[
+            Shows::Tls(28, 150),
+            Shows::Plaintext(172, 200),
+            Shows::Says("outbound expired"),
+            Shows::Tls(220, 248),
+        ],
+    },
+];
