@@ -261,6 +261,14 @@ pub struct WireConnection {
     pub is_late: bool,
 }
 
+impl WireConnection {
+    /// Whether it is a probe that found somebody else: it began with a ClientHello for a name of the mesh, which who was
+    /// there answered in the clear, and nothing of an application ever crossed.
+    pub fn is_misled_probe(&self) -> bool {
+        self.kind == WireKind::Plaintext && self.sni.is_some() && self.markers.is_empty()
+    }
+}
+
 /// What a connection carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireKind {

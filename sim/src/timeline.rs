@@ -60,8 +60,8 @@ fn of_an_application(run: &Run, connection: &WireConnection) -> Option<(Duration
     let carried = match connection.kind {
         WireKind::Mesh => Carried::Tls,
         WireKind::AppTls => Carried::AppTls,
-        WireKind::Plaintext => Carried::Plaintext,
-        WireKind::Silent | WireKind::Handshake => return None,
+        WireKind::Plaintext if !connection.is_misled_probe() => Carried::Plaintext,
+        WireKind::Plaintext | WireKind::Silent | WireKind::Handshake => return None,
     };
     let workload = |ip| Some(run.pod(ip, connection.opened)?.workload.clone());
     let (client, server) = (workload(connection.client.ip())?, workload(connection.server.ip())?);

@@ -43,7 +43,8 @@ fn could_be_encrypted(run: &Run, connection: &WireConnection, window: Window) ->
 }
 
 fn opened_plain(run: &Run, window: Window, connection: &WireConnection) -> Option<Violation> {
-    let opened = connection.kind == WireKind::Plaintext && window.contains(connection.opened);
+    let is_plain = connection.kind == WireKind::Plaintext && !connection.is_misled_probe();
+    let opened = is_plain && window.contains(connection.opened);
     opened.then(|| {
         let at = connection.first_application_byte.unwrap_or(connection.opened);
         violation(
@@ -151,6 +152,15 @@ mod tests {
             excuse(&mut run);
             assert_eq!(checked(&run), [], "excuse {number}");
         }
+    }
+
+    #[test]
+    fn a_probe_that_finds_somebody_else_is_right_unless_it_shows_anything() {
+        let mut probe = WireConnection { sni: Some("somebody".into()), ..plain(2, 30_000) };
+        probe.markers.clear();
+        assert_eq!(checked(&with(probe.clone())), []);
+        probe.markers.push((id(3), ms(30_001)));
+        assert_says(&checked(&with(probe)), "though both hold valid credentials");
     }
 
     #[test]

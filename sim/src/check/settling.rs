@@ -49,6 +49,7 @@ fn unsettled(run: &Run, window: Window, connection: &WireConnection) -> Option<V
     let under_way = connection.opened + UNDER_WAY > window.until;
     let is = match connection.kind {
         WireKind::Mesh | WireKind::AppTls => return None,
+        WireKind::Plaintext if connection.is_misled_probe() => return None,
         WireKind::Silent | WireKind::Handshake if under_way => return None,
         WireKind::Silent => "carries nothing",
         WireKind::Handshake => "does not get beyond a handshake",
