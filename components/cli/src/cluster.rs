@@ -57,7 +57,9 @@ pub(crate) async fn observe_pod(net: &Net, global: &Global) -> anyhow::Result<Fo
 
 fn nowhere(problem: &Problem) -> String {
     match problem {
-        Problem::Missing(_) | Problem::Nowhere => format!("{problem}, or start `conduit demo`"),
+        Problem::Missing(_) | Problem::Nowhere => {
+            format!("{problem}, use --kubeconfig or --api-addr, or start `conduit demo`")
+        }
         other => other.to_string(),
     }
 }

@@ -85,11 +85,10 @@ const UNAUTHORIZED: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"
 #[test]
 fn a_kubeconfig_that_is_not_there_is_named_with_what_else_to_do() {
     let home = Home::new();
-    let expected =
-        "error: there is no kubeconfig at .kube/config; set KUBECONFIG to one, or start `conduit demo`\n";
+    let expected = "error: there is no kubeconfig at .kube/config; set KUBECONFIG to one, use --kubeconfig or --api-addr, or start `conduit demo`\n";
     assert_eq!(home.error(&[]), expected);
     let missing = home.path("x").display().to_string();
-    let expected = "error: there is no kubeconfig at x; set KUBECONFIG to one, or start `conduit demo`\n";
+    let expected = "error: there is no kubeconfig at x; set KUBECONFIG to one, use --kubeconfig or --api-addr, or start `conduit demo`\n";
     assert_eq!(home.error(&["--kubeconfig", &missing]), expected);
 }
 

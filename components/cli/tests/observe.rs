@@ -134,7 +134,7 @@ async fn an_api_that_is_not_there_or_makes_no_sense_is_an_error() {
 async fn without_any_control_plane_the_ways_to_name_one_are_told() {
     let (code, _, stderr) = told(conduit(vec!["stat".into(), "po".into()]).await);
     assert_eq!(code, Some(1));
-    for way in ["--kubeconfig", "--context", "--api-addr", "conduit demo"] {
+    for way in ["KUBECONFIG", "--kubeconfig", "--api-addr", "conduit demo"] {
         assert!(stderr.contains(way), "{way} is not in {stderr}");
     }
 }
