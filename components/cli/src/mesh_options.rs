@@ -145,8 +145,8 @@ fn registry(value: &str) -> Result<String, String> {
 /// # Errors
 /// It is none.
 pub fn log_filter(value: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::try_new(value) {
-        Ok(_) if !value.trim().is_empty() => Ok(value.to_owned()),
+    match conduit_runtime::log::check(value) {
+        Ok(()) if !value.trim().is_empty() => Ok(value.to_owned()),
         _ => Err("not a log filter: use a level or a list such as warn,conduit_proxy=info".to_owned()),
     }
 }
