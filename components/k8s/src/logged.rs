@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _};
 
 /// Collects what is logged on this thread.
 #[derive(Clone, Default)]
@@ -24,12 +25,9 @@ impl Log {
     pub(crate) fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(crate::cause::log_filter(None))
-            .with_ansi(false)
-            .without_time()
-            .with_writer(move || writer.clone())
-            .finish();
+        let filter: Targets = crate::cause::log_filter(None).parse().unwrap();
+        let lines = fmt::layer().with_ansi(false).without_time().with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(lines).with(filter);
         let guard = tracing::subscriber::set_default(subscriber);
         (log, guard)
     }
