@@ -139,6 +139,8 @@ cases! {
         a_pod_without_a_named_port_is_missing_from_that_port_alone
         unready_pods_are_published_on_demand
         a_service_without_selector_is_left_alone
+        endpoints_by_hand_are_mirrored_into_slices
+        only_endpoints_of_a_service_without_selector_are_mirrored
         a_finished_pod_is_no_endpoint
         a_terminating_pod_takes_no_traffic
         endpoints_go_with_their_service

@@ -2,7 +2,7 @@
 //!
 //! [`run`] reads what changed and rewrites what that concerns, as a real cluster's controllers do: a moment after the
 //! change. It writes past the scripted faults, which are for the API's clients. What one pod contributes to one Service
-//! is decided in `member.rs`.
+//! is decided in `member.rs`; Endpoints by hand become slices in `mirror.rs`.
 //!
 //! One difference is on purpose: a pod that has an address but no node is an endpoint here; a real cluster waits for its
 //! node, which nobody assigns where there is no scheduler.
@@ -16,6 +16,7 @@ use crate::{
     Shared,
     delete::DeleteOptions,
     member::{Member, members},
+    mirror,
     object::{Key, Object, entries, fields_mut, text},
     resources::Res,
     select::Selector,
@@ -156,6 +157,7 @@ fn selector(service: &Object) -> Option<Selector> {
 /// Brings one Service's endpoints up to date, within one hold of the lock. `removed` says that there was such a Service:
 /// Endpoints that never had one are their maker's.
 fn reconcile(shared: &Shared, kinds: Kinds, key: &Key, removed: bool) {
+    let version = shared.config.slices;
     let mut state = shared.state.lock();
     let mut writer = state.writer(shared);
     let Some(service) = writer.store.get(kinds.services, key).cloned() else {
@@ -163,9 +165,15 @@ fn reconcile(shared: &Shared, kinds: Kinds, key: &Key, removed: bool) {
         if removed {
             drop(writer.delete(kinds.endpoints, key, &DeleteOptions::default()));
         }
+        mirror::write(&mut writer, kinds.slices, key, None, version);
         return;
     };
-    let Some(selector) = selector(&service) else { return };
+    let Some(selector) = selector(&service) else {
+        let by_hand = writer.store.get(kinds.endpoints, key).cloned();
+        mirror::write(&mut writer, kinds.slices, key, by_hand.as_deref(), version);
+        return;
+    };
+    mirror::write(&mut writer, kinds.slices, key, None, version);
     let pods: Vec<_> = writer
         .store
         .list(kinds.pods, key.namespace())
@@ -174,7 +182,7 @@ fn reconcile(shared: &Shared, kinds: Kinds, key: &Key, removed: bool) {
         .collect();
     let members = members(&service, &pods);
     write_endpoints(&mut writer, kinds, &service, &members);
-    slices::write(&mut writer, kinds.slices, &service, &members, shared.config.slices);
+    slices::write(&mut writer, kinds.slices, &service, &members, version);
 }
 
 pub(crate) fn options() -> WriteOptions {

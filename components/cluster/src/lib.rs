@@ -11,7 +11,7 @@
 //! - `ownership.rs`, `fields.rs`, `schema.rs`: who owns which field, and server-side apply
 //! - `gc.rs`: what a deletion leads to
 //! - `store.rs`, `object.rs`: versions, history, indexes
-//! - `endpoints.rs`, `slices.rs`, `member.rs`: the controllers that make Endpoints and EndpointSlices
+//! - `endpoints.rs`, `slices.rs`, `member.rs`, `mirror.rs`: the controllers that make Endpoints and EndpointSlices
 //! - `kubelet.rs`: a pod's projected volume as files
 //! - `conformance.rs`: what is promised, run on this API and on real ones
 //! - `fixtures.rs`: objects for tests and the demo
@@ -53,6 +53,7 @@ pub mod kubelet;
 mod list;
 mod member;
 mod meta;
+mod mirror;
 mod names;
 mod object;
 mod ownership;

@@ -16,7 +16,7 @@ use crate::{
 
 /// The most endpoints a slice has; `--max-endpoints-per-slice` of the real controller.
 const SLICE_LIMIT: usize = 100;
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
 pub(crate) fn write(
@@ -77,7 +77,7 @@ impl Plan {
     /// Takes out of `wanted` what `slice` already has a place for.
     fn keep(&mut self, slice: Arc<Object>, wanted: &mut [Group]) {
         let mut endpoints = Vec::new();
-        if let Some(group) = wanted.iter_mut().find(|group| fits(&slice, group)) {
+        if let Some(group) = wanted.iter_mut().find(|group| fits(&slice, group.family, &group.ports)) {
             for old in items(&slice.value, "/endpoints") {
                 let same = |new: &Value| {
                     new["addresses"] == old["addresses"] && new["targetRef"] == old["targetRef"]
@@ -93,7 +93,7 @@ impl Plan {
     /// Finds room for the rest of a group, in kept slices first.
     fn place(&mut self, mut group: Group) {
         for (slice, endpoints) in &mut self.kept {
-            if !fits(slice, &group) {
+            if !fits(slice, group.family, &group.ports) {
                 continue;
             }
             let room = SLICE_LIMIT.saturating_sub(endpoints.len()).min(group.endpoints.len());
@@ -143,9 +143,9 @@ impl Plan {
     }
 }
 
-fn fits(slice: &Object, group: &Group) -> bool {
-    text(&slice.value, "/addressType") == group.family
-        && items(&slice.value, "/ports") == group.ports.as_slice()
+/// Whether `slice` takes endpoints of this address family with these ports.
+pub(crate) fn fits(slice: &Object, family: &str, ports: &[Value]) -> bool {
+    text(&slice.value, "/addressType") == family && items(&slice.value, "/ports") == ports
 }
 
 fn slice_labels(service: &Object) -> Value {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::scratch::{Failed, STRATEGIC, Scratch, ensure, idle_pod, same};
+use super::scratch::{Failed, MERGE, STRATEGIC, Scratch, ensure, idle_pod, same};
 
 /// Makes a pod labelled `app=a` and reports it at `address`.
 async fn start(s: &Scratch, name: &str, address: &str, ready: bool) -> Result<(), Failed> {
@@ -62,9 +62,14 @@ async fn sliced(s: &Scratch) -> Result<Vec<(String, bool)>, Failed> {
 }
 
 async fn slices(s: &Scratch) -> Result<Vec<Value>, Failed> {
+    slices_of(s, "a").await
+}
+
+async fn slices_of(s: &Scratch, service: &str) -> Result<Vec<Value>, Failed> {
     let group = s.get("/apis/discovery.k8s.io").await?.expect(200)?.body;
     let version = group["preferredVersion"]["groupVersion"].as_str().unwrap_or_default().to_owned();
-    let path = s.at_group(&version, "endpointslices?labelSelector=kubernetes.io/service-name%3Da");
+    let path =
+        s.at_group(&version, &format!("endpointslices?labelSelector=kubernetes.io/service-name%3D{service}"));
     let list = s.get(&path).await?.expect(200)?.body;
     Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
@@ -226,4 +231,69 @@ pub(super) async fn a_pod_without_a_named_port_is_missing_from_that_port_alone(
         Ok(having("web") == ["10.9.0.1"] && having("raw") == ["10.9.0.1", "10.9.0.2"])
     })
     .await
+}
+
+/// Writes Endpoints by hand.
+async fn by_hand(s: &Scratch, name: &str, labels: Value, subset: Value) -> Result<(), Failed> {
+    let body = json!({ "metadata": { "name": name, "labels": labels }, "subsets": [subset] });
+    s.post(&s.at("endpoints"), body).await?.expect(201).map(drop)
+}
+
+pub(super) async fn endpoints_by_hand_are_mirrored_into_slices(s: Scratch) -> Result<(), Failed> {
+    let service = json!({ "metadata": { "name": "a" }, "spec": { "ports": [{ "port": 80 }] } });
+    s.post(&s.at("services"), service).await?.expect(201)?;
+    let subset = json!({
+        "addresses": [{ "ip": "10.9.0.7" }], "notReadyAddresses": [{ "ip": "10.9.0.8" }],
+        "ports": [{ "port": 3306 }],
+    });
+    by_hand(&s, "a", json!({ "team": "x" }), subset).await?;
+    // Whether the second one is ready differs: 1.20 forgets that it is not.
+    let shown = async || {
+        let endpoints = sliced(&s).await?;
+        let addresses = endpoints.iter().map(|(address, _)| address.as_str());
+        Ok(addresses.eq(["10.9.0.7", "10.9.0.8"]) && endpoints[0].1)
+    };
+    s.eventually("slices show both", shown).await?;
+    let slice = &slices(&s).await?[0];
+    let (labels, owner) = (&slice["metadata"]["labels"], &slice["metadata"]["ownerReferences"][0]);
+    same(
+        "manager",
+        &labels["endpointslice.kubernetes.io/managed-by"],
+        "endpointslicemirroring-controller.k8s.io",
+    )?;
+    same("label of the Endpoints", &labels["team"], "x")?;
+    same("kind of the owner", &owner["kind"], "Endpoints")?;
+    same("port", &slice["ports"][0]["port"], 3306)?;
+    same("name of the port", &slice["ports"][0]["name"], "")?;
+
+    let changed =
+        json!({ "subsets": [{ "addresses": [{ "ip": "10.9.0.8" }], "ports": [{ "port": 3307 }] }] });
+    s.patch(MERGE, &s.at("endpoints/a"), changed).await?.expect(200)?;
+    s.eventually("slices follow", || async {
+        let port = slices(&s).await?.first().map(|slice| slice["ports"][0]["port"].clone());
+        Ok(sliced(&s).await? == [("10.9.0.8".to_owned(), true)] && port == Some(json!(3307)))
+    })
+    .await?;
+    s.delete(&s.at("endpoints/a"), None).await?.expect(200)?;
+    s.eventually("slices go with the Endpoints", || async { Ok(slices(&s).await?.is_empty()) }).await
+}
+
+pub(super) async fn only_endpoints_of_a_service_without_selector_are_mirrored(
+    s: Scratch,
+) -> Result<(), Failed> {
+    let subset = || json!({ "addresses": [{ "ip": "10.9.0.7" }], "ports": [{ "port": 3306 }] });
+    let skipped = json!({ "endpointslice.kubernetes.io/skip-mirror": "true" });
+    let service = |name: &str| json!({ "metadata": { "name": name }, "spec": { "ports": [{ "port": 80 }] } });
+    s.post(&s.at("services"), service("a")).await?.expect(201)?;
+    by_hand(&s, "a", skipped, subset()).await?;
+    by_hand(&s, "nobodys", json!({}), subset()).await?;
+    // Another one's slices show that the controller has come past.
+    s.post(&s.at("services"), service("b")).await?.expect(201)?;
+    by_hand(&s, "b", json!({}), subset()).await?;
+    s.eventually("the other one is mirrored", || async { Ok(!slices_of(&s, "b").await?.is_empty()) }).await?;
+    for name in ["a", "nobodys"] {
+        let found = slices_of(&s, name).await?;
+        ensure(found.is_empty(), || format!("{name} is mirrored: {found:?}"))?;
+    }
+    Ok(())
 }
