@@ -2,8 +2,9 @@
 
 use conduit_cluster::{SliceVersion, faults::Effect, fixtures};
 use conduit_proto::destination::{GetRequest, get_request::Target};
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
 
 use crate::world::{WEB, Watching, World};
 
@@ -52,6 +53,26 @@ async fn where_no_slices_are_served_endpoints_are_read() {
     watching.until(&[]).await;
     fixtures::set_ready(&world.client, "shop", name(&web.pods[0]), true).await.unwrap();
     watching.until(&[&told]).await;
+}
+
+#[tokio::test]
+async fn endpoints_by_hand_are_answered_whatever_the_version_of_slices() {
+    for slices in [SliceVersion::V1, SliceVersion::V1Beta1] {
+        let world = World::serving(slices).await;
+        let service = json!({"metadata": {"name": "legacy"}, "spec": {"ports": [{"port": 80}]}});
+        let service: Service = serde_json::from_value(service).unwrap();
+        world.api().create(&PostParams::default(), &service).await.unwrap();
+        let destination = world.destination().await;
+        let mut watching = destination.authority("legacy").await;
+        watching.until(&[]).await;
+        let subset = json!({"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 3306}]});
+        let endpoints = json!({"metadata": {"name": "legacy"}, "subsets": [subset]});
+        let endpoints: Endpoints = serde_json::from_value(endpoints).unwrap();
+        world.api().create(&PostParams::default(), &endpoints).await.unwrap();
+        watching.until(&["192.0.2.7:3306 - -"]).await;
+        world.api::<Endpoints>().delete("legacy", &DeleteParams::default()).await.unwrap();
+        watching.until(&[]).await;
+    }
 }
 
 #[tokio::test]
