@@ -167,5 +167,6 @@ async fn set(
         }
     }));
     let mesh = builder.start().await.map_err(|error| error.to_string())?;
+    wire.mask(mesh.volumes().to_string_lossy().as_bytes());
     Ok(Stage { mesh, machines, wire, wall, clock, log: OpLog::default(), seed: seed.fork("story") })
 }

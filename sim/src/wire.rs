@@ -266,6 +266,11 @@ impl Wire {
         self.with(|state, _| state.trace.line(elapsed(), line));
     }
 
+    /// Leaves `text` out of what the trace tells of servers' bytes.
+    pub(crate) fn mask(&self, text: &[u8]) {
+        self.with(|state, _| state.trace.mask(text));
+    }
+
     /// The lines of the trace so far.
     pub fn trace(&self) -> Trace {
         self.with(|state, _| state.trace.clone())

@@ -98,6 +98,11 @@ impl Mesh {
         self.real(self.shared.api)
     }
 
+    /// Where pods' volumes are on this machine, each time in another place.
+    pub fn volumes(&self) -> &std::path::Path {
+        &self.shared.volumes
+    }
+
     /// Whose mesh it is.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.shared.control_plane
