@@ -1,10 +1,11 @@
 //! HTTP on an accepted connection: hyper's server, with one `forward` per request.
 //!
-//! - `http/http1.rs`: both ends of HTTP/1 connections; HTTP/2 is here
+//! - `http/http1.rs`: both ends of HTTP/1 connections, `http/activity.rs`: what goes on on them; HTTP/2 is here
 //! - `http/forward.rs`: one request and its response; `http/body.rs`: their bodies
 //! - `http/headers.rs`: what concerns one connection and must not travel on
 //! - `http/upgrade.rs`: tunnels within HTTP/2
 
+pub(crate) mod activity;
 pub(crate) mod body;
 pub(crate) mod forward;
 pub(crate) mod headers;

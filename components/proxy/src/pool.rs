@@ -19,7 +19,7 @@ use crate::{
     connect::Security,
     http::{forward::Http2, http1},
     session::TlsStatus,
-    stream::Stream,
+    stream::{Control, Stream},
 };
 
 /// How long a connection without an owner is kept. Shorter than any server's patience with idle connections.
@@ -70,6 +70,8 @@ impl KeyRef<'_> {
 #[derive(Debug)]
 pub(crate) struct Idle {
     pub(crate) sender: http1::Sender,
+    /// Of the connection.
+    pub(crate) control: Control,
     /// What is left of the connection when it stops being HTTP.
     pub(crate) stream: oneshot::Receiver<Stream>,
     pub(crate) tls: Arc<TlsStatus>,
@@ -220,7 +222,7 @@ impl Lanes {
 
     /// Keeps an HTTP/1 connection on which nothing is under way any more.
     pub(crate) fn put(&self, key: Key, idle: Idle) {
-        if idle.sender.is_closed() || key.authority.is_empty() {
+        if idle.sender.is_closed() || idle.control.is_finishing() || key.authority.is_empty() {
             return;
         }
         let mut own = self.http1.lock();
@@ -236,7 +238,7 @@ impl Lanes {
         let mut asleep = Vec::with_capacity(lanes.len());
         for Lane { key, kept, since } in lanes {
             let kept = match kept {
-                Kept::Awake(Idle { sender, stream, tls, not_after }) => {
+                Kept::Awake(Idle { sender, stream, tls, not_after, .. }) => {
                     // A connection whose last sender is gone stops being HTTP at once.
                     drop(sender);
                     match timeout(FALL_ASLEEP, stream).await {

@@ -1,14 +1,14 @@
 //! [`Stream`]: one connection, in the clear or within TLS, accepted or opened, with its record.
+//!
+//! - `stream/control.rs`: what others may tell it, and ask of it, while hyper owns it
+
+mod control;
 
 use std::{
     io,
     io::IoSlice,
     mem::MaybeUninit,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -17,6 +17,7 @@ use conduit_net::{Io, Prefixed};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{client, server};
 
+pub(crate) use self::control::Control;
 use crate::session::Transport;
 
 /// What is read of a connection at once to see whether it woke: a usual request.
@@ -39,39 +40,6 @@ enum Carrier {
     Plain(Io),
     Opened(Box<client::TlsStream<Io>>),
     Accepted(Box<server::TlsStream<Prefixed<Io>>>),
-}
-
-/// What can be told to, and asked of, a [`Stream`] by others than its owner.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Control(Arc<Flags>);
-
-#[derive(Debug, Default)]
-struct Flags {
-    reset: AtomicBool,
-    blocked: AtomicBool,
-    read: AtomicBool,
-}
-
-impl Control {
-    /// When the stream is dropped, its peer sees a reset instead of an orderly end.
-    pub(crate) fn arm_reset(&self) {
-        self.0.reset.store(true, Relaxed);
-    }
-
-    /// Whether something was read since [`Control::forget_read`].
-    pub(crate) fn was_read(&self) -> bool {
-        self.0.read.load(Relaxed)
-    }
-
-    /// What was read so far is understood.
-    pub(crate) fn forget_read(&self) {
-        self.0.read.store(false, Relaxed);
-    }
-
-    /// Whether the peer does not take what was last written to it.
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.0.blocked.load(Relaxed)
-    }
 }
 
 impl Stream {
@@ -146,7 +114,7 @@ impl Stream {
 
     fn mark_read(&self) {
         if let Some(control) = &self.control {
-            control.0.read.store(true, Relaxed);
+            control.mark_read();
         }
     }
 
@@ -160,8 +128,19 @@ impl Stream {
         }
     }
 
+    fn withholds_end(&self, ended_now: bool, cx: &mut Context<'_>) -> bool {
+        self.control.as_ref().is_some_and(|control| control.withholds_end(ended_now, cx))
+    }
+
+    /// Ends our direction if that is asked for. A failure shows when the stream is read.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        if self.control.as_ref().is_some_and(|control| control.is_finished(cx)) {
+            let _ended = Pin::new(self).poll_shutdown(cx);
+        }
+    }
+
     fn is_to_be_reset(&self) -> bool {
-        self.control.as_ref().is_some_and(|control| control.0.reset.load(Relaxed))
+        self.control.as_ref().is_some_and(Control::is_to_be_reset)
     }
 
     fn fail<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -215,8 +194,16 @@ impl AsyncRead for Stream {
             this.reread(buf);
             return Poll::Ready(Ok(()));
         }
+        if this.withholds_end(false, cx) {
+            return Poll::Pending;
+        }
+        this.finish(cx);
         let before = buf.filled().len();
         let result = ready!(carrier!(this, io => Pin::new(io).poll_read(cx, buf)));
+        let ended = result.is_ok() && buf.filled().len() == before && buf.remaining() > 0;
+        if ended && this.withholds_end(true, cx) {
+            return Poll::Pending;
+        }
         this.mark_read();
         let read = buf.filled().len() - before;
         match &this.transport {
@@ -255,8 +242,11 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let result = ready!(carrier!(this, io => Pin::new(io).poll_flush(cx)));
-        Poll::Ready(this.fail(result))
+        let result = carrier!(this, io => Pin::new(io).poll_flush(cx));
+        if let Some(control) = &this.control {
+            control.mark_blocked(result.is_pending());
+        }
+        result.map(|result| this.fail(result))
     }
 
     /// Ends our direction; within TLS with a `close_notify`, so that the peer can tell an end from a cut. A stream that
@@ -273,7 +263,7 @@ impl AsyncWrite for Stream {
 impl Stream {
     fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Some(control) = &self.control {
-            control.0.blocked.store(result.is_pending(), Relaxed);
+            control.mark_written(result.is_pending());
         }
         let result = ready!(result);
         if let (Ok(n), Some(transport)) = (&result, &self.transport) {

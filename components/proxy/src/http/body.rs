@@ -8,11 +8,14 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::{
-    http::{forward::Lease, http1::UnderWay},
+    http::{
+        activity::{Arriving, UnderWay},
+        forward::Lease,
+    },
     session::{End, Exchange, Failure},
     stream::Control,
 };
@@ -105,9 +108,34 @@ pub(crate) fn unavailable() -> HeaderMap {
     fields.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect()
 }
 
-/// A request's body. None for a request without one, which can be made again for a replay.
+/// A request's body.
 #[derive(Debug)]
-pub(crate) struct Upload(pub(crate) Option<Incoming>);
+pub(crate) struct Upload {
+    /// None for a request without one, which can be made again for a replay.
+    incoming: Option<Incoming>,
+    /// Told when the body stalls, and when it has passed.
+    arriving: Option<Arriving>,
+}
+
+impl Upload {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self { incoming: None, arriving: None }
+    }
+
+    /// The body of a client's request.
+    pub(crate) fn new(incoming: Incoming, arriving: Option<Arriving>) -> Self {
+        match incoming.is_end_stream() {
+            true => Self::empty(),
+            false => Self { incoming: Some(incoming), arriving },
+        }
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.incoming.is_none()
+    }
+}
 
 impl http_body::Body for Upload {
     type Data = Bytes;
@@ -117,18 +145,20 @@ impl http_body::Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.0 {
-            Some(incoming) => Pin::new(incoming).poll_frame(cx),
-            None => Poll::Ready(None),
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = Pin::new(incoming).poll_frame(cx);
+        if let (Poll::Pending, Some(arriving)) = (&frame, &self.arriving) {
+            arriving.stalls(cx);
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), http_body::Body::size_hint)
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }
 

@@ -7,7 +7,6 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE},
     request,
 };
-use http_body::Body as _;
 use hyper::{
     body::Incoming,
     client::conn::{self, TrySendError},
@@ -16,9 +15,9 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{
+    activity::{Activity, Granted},
     body::{Body, Record, Upload, h2_cause, unavailable},
     headers::{self, Becomes, Tie},
-    http1::{Activity, Granted},
     upgrade,
 };
 use crate::{
@@ -96,7 +95,7 @@ pub(crate) fn prepare(
     if let Some(activity) = &activity {
         activity.set_asks(asked != Becomes::Http);
     }
-    let body = Upload((!incoming.is_end_stream()).then_some(incoming));
+    let body = Upload::new(incoming, activity.as_ref().map(Activity::arriving));
     let mut request = Request::from_parts(head, body);
     let wants_tunnel = asked != Becomes::Http && activity.is_none();
     let downstream = wants_tunnel.then(|| hyper::upgrade::on(&mut request));

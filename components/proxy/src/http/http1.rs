@@ -7,21 +7,15 @@ use std::{
     future::{Future, poll_fn},
     mem::replace,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use conduit_identity::UnixTime;
 use http::{Request, Response};
 use hyper::{
     body::Incoming, client::conn::http1 as client, server::conn::http1 as server, service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tokio::{
     io::AsyncWriteExt,
     sync::oneshot,
@@ -29,12 +23,13 @@ use tokio::{
 };
 
 use super::{
+    activity::{Activity, Granted},
     body::{Body, Upload},
     forward::Failed,
 };
 use crate::{
     detect::{MAX_HEAD_BYTES, MAX_HEADERS},
-    stream::{Control, Stream},
+    stream::Stream,
 };
 
 /// How long an end of a connection may take to be written.
@@ -42,79 +37,6 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Sends requests over one connection.
 pub(crate) type Sender = client::SendRequest<Upload>;
-
-/// What goes on on a client's connection, known to the requests on it and to the loop that serves it.
-#[derive(Debug)]
-pub(crate) struct Activity {
-    control: Control,
-    /// Put to sleep after between one and two times this without a request.
-    drowsy: Duration,
-    under_way: AtomicU32,
-    begun: AtomicU32,
-    asks: AtomicBool,
-    granted: Mutex<Option<Granted>>,
-}
-
-/// The connection stops being HTTP.
-#[derive(Debug)]
-pub(crate) struct Granted {
-    /// The server's connection, when it has ended being HTTP too; none when the loop that serves has it anyway.
-    pub(crate) upstream: Option<oneshot::Receiver<Stream>>,
-    /// When the certificates of the server's connection end.
-    pub(crate) not_after: Option<UnixTime>,
-}
-
-/// A request that has not ended.
-#[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Activity>);
-
-impl Activity {
-    /// Of a connection that is put to sleep after between one and two times `drowsy` without a request.
-    pub(crate) fn new(control: Control, drowsy: Duration) -> Arc<Self> {
-        let (under_way, begun, asks) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        Arc::new(Self { control, drowsy, under_way, begun, asks, granted: Mutex::default() })
-    }
-
-    /// Of the client's connection.
-    pub(crate) fn control(&self) -> &Control {
-        &self.control
-    }
-
-    /// A request begins; it ends when the value is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
-        self.control.forget_read();
-        self.under_way.fetch_add(1, Relaxed);
-        self.begun.fetch_add(1, Relaxed);
-        UnderWay(Arc::clone(self))
-    }
-
-    /// Whether a request is under way that asks the connection to become something else.
-    pub(crate) fn asks(&self) -> bool {
-        self.asks.load(Relaxed)
-    }
-
-    /// Says so.
-    pub(crate) fn set_asks(&self, asks: bool) {
-        self.asks.store(asks, Relaxed);
-    }
-
-    /// It becomes something else, after the response that is on its way.
-    pub(crate) fn grant(&self, granted: Granted) {
-        *self.granted.lock() = Some(granted);
-    }
-
-    /// Nothing is under way, no request has begun to arrive, and no response is left to be taken.
-    fn is_idle(&self) -> bool {
-        self.under_way.load(Relaxed) == 0 && !self.control.was_read() && !self.control.is_blocked()
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Relaxed);
-        self.0.control.forget_read();
-    }
-}
 
 /// How serving a connection ended.
 pub(crate) enum Ended {
@@ -145,8 +67,8 @@ where
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
         .preserve_header_case(true)
-        // A client may end its direction after its request and still read.
-        .half_close(true)
+        // An end behind a whole request is withheld from hyper, which would take it for the end of everything.
+        .half_close(false)
         // The application's own timeouts apply: it is tied to this connection.
         .header_read_timeout(None)
         .auto_date_header(false);
@@ -157,7 +79,7 @@ where
     if !parts.read_buf.is_empty() {
         stream.unread(parts.read_buf);
     }
-    let granted = activity.granted.lock().take();
+    let granted = activity.take_granted();
     Ok(match granted {
         Some(granted) => Ended::Granted(stream, granted),
         None if fell_asleep => Ended::Asleep(stream),
@@ -178,14 +100,18 @@ where
     Service: hyper::service::HttpService<Incoming, ResBody = Body, Future: Unpin> + Unpin,
     Service::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut nap = pin!(sleep_until(Instant::now() + activity.drowsy));
-    let mut seen = activity.begun.load(Relaxed);
+    let mut nap = pin!(sleep_until(Instant::now() + activity.drowsy()));
+    let mut seen = activity.begun();
     let (mut stopping, mut asleep) = (false, false);
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                if ended.is_err() {
+                    activity.break_off();
+                }
                 return Poll::Ready(ended);
             }
+            activity.pass_end_on();
             // Stopped because it seemed idle, and was not: it ends when it is.
             asleep = false;
             if stopping {
@@ -193,8 +119,8 @@ where
             }
             if ending.as_mut().poll(cx).is_pending() {
                 ready!(nap.as_mut().poll(cx));
-                nap.as_mut().reset(Instant::now() + activity.drowsy);
-                let begun = activity.begun.load(Relaxed);
+                nap.as_mut().reset(Instant::now() + activity.drowsy());
+                let begun = activity.begun();
                 asleep = begun == replace(&mut seen, begun) && activity.is_idle();
                 if !asleep {
                     continue;

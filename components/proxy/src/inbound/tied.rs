@@ -23,10 +23,11 @@ use super::{Begun, Inbound};
 use crate::{
     http::{
         self as serving, Version,
+        activity::{Activity, UnderWay},
         body::{Body, Record, Upload},
         forward::{self, Failed, Http2, Unanswered},
         headers::{self, Tie},
-        http1::{self, Activity, Ended},
+        http1::{self, Ended},
     },
     metrics::Labels,
     session::{End, Failure, Session, TlsStatus, Why},
@@ -49,7 +50,10 @@ enum Application {
     Http1 {
         /// None while the connection is asleep.
         sender: Mutex<Option<http1::Sender>>,
+        /// Of the client's connection.
         activity: Arc<Activity>,
+        /// Of the application's.
+        upstream: Control,
     },
     Http2(Http2),
 }
@@ -64,7 +68,7 @@ pub(super) async fn serve(
 ) -> Result<(), hyper::Error> {
     let Begun { opening, tls: source, not_after } = begun;
     let (mut client, server) = opening.into_streams();
-    let Some(server) = Box::pin(inbound.application(&session, server)).await else {
+    let Some(mut server) = Box::pin(inbound.application(&session, server)).await else {
         client.reset();
         return Ok(());
     };
@@ -74,7 +78,8 @@ pub(super) async fn serve(
     match version {
         Version::Http1 => {
             let activity = Activity::new(client.control(), inbound.config.timeouts.drowsy);
-            let tied = tied(Application::Http1 { sender: Mutex::default(), activity });
+            let (sender, upstream) = (Mutex::default(), server.control());
+            let tied = tied(Application::Http1 { sender, activity, upstream });
             let streams = Box::pin(serve_http1(&tied, client, server, ending)).await?;
             if let Some((client, server)) = streams {
                 Box::pin(inbound.copy(&tied.session, client, server, not_after)).await;
@@ -135,7 +140,7 @@ async fn serve_awake(
     application: Stream,
     mut ending: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Both, hyper::Error> {
-    let Application::Http1 { sender, activity } = &tied.application else { return Ok(Both::Closed) };
+    let Application::Http1 { sender, activity, .. } = &tied.application else { return Ok(Both::Closed) };
     let (send, connection) = http1::open(application).await?;
     *sender.lock() = Some(send);
     let gone = AtomicBool::new(false);
@@ -144,7 +149,10 @@ async fn serve_awake(
         false => ending.as_mut().poll(cx),
     }));
     // Boxed, so that an idle connection does not hold room for a request.
-    let forward = |request| Box::pin(tied.clone().forward(request));
+    let forward = |request| {
+        let under_way = activity.begin(&request);
+        Box::pin(tied.clone().forward(request, Some(under_way)))
+    };
     let mut client = pin!(http1::serve(client, forward, activity, ending));
     let mut driver = pin!(http1::drive(connection));
     let mut driven = None;
@@ -188,7 +196,7 @@ async fn serve_http2(
     mut ending: Pin<Box<impl Future<Output = ()>>>,
 ) -> Result<(), hyper::Error> {
     let tied = tied.clone();
-    let forward = move |request| tied.clone().forward(request);
+    let forward = move |request| tied.clone().forward(request, None);
     let gone = AtomicBool::new(false);
     let ending = poll_fn(|cx| match gone.load(Relaxed) {
         true => Poll::Ready(()),
@@ -211,12 +219,15 @@ async fn serve_http2(
 }
 
 impl Tied {
-    async fn forward(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
+    async fn forward(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        under_way: Option<UnderWay>,
+    ) -> Result<Response<Body>, Failed> {
         let activity = match &self.application {
             Application::Http1 { activity, .. } => Some(activity.clone()),
             Application::Http2(_) => None,
         };
-        let under_way = activity.as_ref().map(Activity::begin);
         let (head, incoming) = request.into_parts();
         let mut exchange = self.session.request(&head, &self.source);
         if !headers::target_fits(&head) {
@@ -238,7 +249,8 @@ impl Tied {
 
     async fn send(&self, request: Request<Upload>) -> Result<Response<Incoming>, Unanswered> {
         match &self.application {
-            Application::Http1 { sender, .. } => {
+            Application::Http1 { sender, activity, upstream } => {
+                activity.sending(upstream);
                 // A connection that has ended says so again when the request is sent.
                 let ready = poll_fn(|cx| {
                     sender.lock().as_mut().map_or(Poll::Ready(Ok(())), |sender| sender.poll_ready(cx))

@@ -21,10 +21,11 @@ use crate::{
     connect::{ConnectError, Remote},
     http::{
         self as serving, Version,
+        activity::{Activity, Granted, UnderWay},
         body::{Body, Record, Upload},
         forward::{self, Failed, Lease, Unanswered},
         headers::{self, Tie},
-        http1::{self, Activity, Ended, Granted},
+        http1::{self, Ended},
     },
     pool::Lanes,
     session::{End, Exchange, Failure},
@@ -74,7 +75,10 @@ async fn serve_http1(
     let mut ending = pin!(pending());
     loop {
         // Boxed, so that an idle connection does not hold room for a request.
-        let forward = |request| Box::pin(balanced.clone().forward(request));
+        let forward = |request| {
+            let under_way = activity.begin(&request);
+            Box::pin(balanced.clone().forward(request, Some(under_way)))
+        };
         // Boxed, so that a sleeping connection does not hold room for a waking one.
         match Box::pin(http1::serve(client, forward, activity, ending.as_mut())).await? {
             Ended::Closed => return Ok(()),
@@ -99,7 +103,7 @@ async fn serve_http1(
 async fn serve_http2(balanced: &Arc<Balanced>, client: Stream) -> Result<(), hyper::Error> {
     let drain = balanced.drain.clone();
     let balanced = balanced.clone();
-    let forward = move |request| balanced.clone().forward(request);
+    let forward = move |request| balanced.clone().forward(request, None);
     serving::serve_http2(client, forward, async move { drain.signaled().await }).await
 }
 
@@ -115,8 +119,11 @@ impl Balanced {
         }
     }
 
-    async fn forward(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Failed> {
-        let under_way = self.activity.as_ref().map(Activity::begin);
+    async fn forward(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        under_way: Option<UnderWay>,
+    ) -> Result<Response<Body>, Failed> {
         let (head, incoming) = request.into_parts();
         let mut exchange = self.connection.session.request(&head, &self.connection.source);
         let (version, grpc) = (head.version, headers::is_grpc(&head));
@@ -184,6 +191,9 @@ impl Balanced {
             exchange.dispatched(remote.addr(), remote.labels(), way.tls());
             let again = way.keep_for_replay(&request);
             let in_flight = start(&remote);
+            if let (Some(activity), Some(upstream)) = (&self.activity, way.control()) {
+                activity.sending(upstream);
+            }
             match way.send(request).await {
                 Ok(response) => {
                     in_flight.inspect_answered();

@@ -11,6 +11,7 @@ mod http2;
 mod idle;
 mod inbound;
 mod layering;
+mod leaving;
 mod outbound;
 mod shutdown;
 mod tap;

@@ -15,6 +15,7 @@ use crate::{
     },
     pool::{Asleep, Idle, Kept, Key, KeyRef, Shared},
     session::TlsStatus,
+    stream::Control,
 };
 
 /// An upstream connection for one request.
@@ -32,11 +33,19 @@ impl Way {
         }
     }
 
+    /// Of the connection, if it is this request's alone.
+    pub(super) fn control(&self) -> Option<&Control> {
+        match self {
+            Self::Http1(lease) => Some(&lease.idle.control),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// A copy of a request without a body, where the peer may prove that it did not look at it.
     pub(super) fn keep_for_replay(&self, request: &Request<Upload>) -> Option<Request<Upload>> {
         match self {
-            Self::Http2(_) if request.body().0.is_none() => {
-                let mut again = Request::new(Upload(None));
+            Self::Http2(_) if request.body().is_empty() => {
+                let mut again = Request::new(Upload::empty());
                 *again.method_mut() = request.method().clone();
                 *again.uri_mut() = request.uri().clone();
                 *again.version_mut() = request.version();
@@ -109,9 +118,10 @@ impl Balanced {
 
     /// Speaks HTTP/1 on a connection.
     async fn lease(&self, key: Key, asleep: Asleep) -> Result<Lease, ConnectError> {
-        let Asleep { stream, tls, not_after } = asleep;
+        let Asleep { mut stream, tls, not_after } = asleep;
+        let control = stream.control();
         let (sender, connection) = http1::open(stream).await.map_err(broken)?;
-        let idle = Idle { sender, stream: http1::spawn(connection), tls, not_after };
+        let idle = Idle { sender, control, stream: http1::spawn(connection), tls, not_after };
         Ok(Lease { lanes: self.lanes.clone(), key, idle })
     }
 
