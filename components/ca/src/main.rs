@@ -20,6 +20,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::from_env(&mut env);
     env.finish()?;
 
+    let shutdown = signal::shutdown();
     let net = TokioNetwork::shared();
     let client = conduit_k8s::client::infer(net.clone()).await.context("cannot reach the cluster")?;
     let deps =
@@ -29,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     let mut running = conduit_ca::run(config, deps, drain);
     tokio::select! {
         ended = &mut running => return Ok(ended?),
-        () = signal::shutdown() => {}
+        () = shutdown => {}
     }
     tokio::select! {
         ended = running => Ok(ended?),

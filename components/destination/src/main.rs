@@ -30,6 +30,7 @@ async fn run() -> anyhow::Result<()> {
     log::init(&log_filter(config.log.as_deref()));
     env.finish()?;
 
+    let shutdown = signal::shutdown();
     let net = TokioNetwork::shared();
     let client = conduit_k8s::client::infer(net.clone()).await.context("cannot reach the cluster")?;
     let deps = Deps {
@@ -43,7 +44,7 @@ async fn run() -> anyhow::Result<()> {
     let (trigger, watch) = drain::channel();
     let destination = tokio::spawn(conduit_destination::run(config, deps, watch));
     tokio::select! {
-        () = signal::shutdown() => tracing::info!("draining"),
+        () = shutdown => tracing::info!("draining"),
         ended = destination => return ended?.map_err(Into::into),
     }
     if !trigger.drain(DRAIN_DEADLINE).await {

@@ -49,7 +49,7 @@ pub const PORT_ADMIN: u16 = 4191;
 
 /// Port of the destination service (the `proxy-api` port of v0.5.0).
 pub const PORT_DESTINATION: u16 = 8086;
-/// Port of the HTTP API and the dashboard.
+/// Port of the HTTP API.
 pub const PORT_OBSERVE: u16 = 8085;
 /// Admin port of destination.
 pub const PORT_DESTINATION_ADMIN: u16 = 9996;

@@ -4,6 +4,7 @@
 //! - `addr.rs`: a type for each role an address plays
 //! - `io.rs`: [`Io`], the one stream type the rest of Conduit reads and writes
 //! - `prefixed.rs`: [`Prefixed`], a stream that first yields bytes already read from it
+//! - `both.rs`: two listeners as one
 //! - `tokio.rs`: [`TokioNetwork`], real sockets; the only file that touches `tokio::net`
 //! - `original_dst.rs`: where a redirected connection was really going (Linux)
 //! - `dns.rs`: names to addresses, without the C library's resolver
@@ -16,6 +17,7 @@ use std::{io, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 
 mod addr;
+mod both;
 mod dns;
 mod io_stream;
 mod original_dst;
@@ -23,6 +25,7 @@ mod prefixed;
 mod tokio_net;
 
 pub use addr::{LocalAddr, OriginalDst, PeerAddr};
+pub use both::both;
 pub use io_stream::{Io, Stream};
 pub use prefixed::Prefixed;
 pub use tokio_net::TokioNetwork;
@@ -32,7 +35,8 @@ pub type Net = Arc<dyn Network>;
 
 /// Sockets and names, as a value: whoever holds a [`Net`] decides which world it lives in.
 pub trait Network: Send + Sync + 'static {
-    /// Listens on `addr`; port 0 picks a free one, told by [`Listener::local_addr`].
+    /// Listens on `addr`; port 0 picks a free one, told by [`Listener::local_addr`]. 0.0.0.0 is every address of the
+    /// machine, those of IPv6 too where it has them.
     ///
     /// # Errors
     /// The operating system's: the address is taken or is not ours.

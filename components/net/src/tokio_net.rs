@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
@@ -16,6 +17,17 @@ use crate::{
 
 /// Connections the kernel may hold for us before we accept them; capped by net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// A peer that vanished without a word, because its node died or a firewall forgot the connection, is noticed a minute after
+/// it was last heard: the application's own keepalive ends at its proxy, and would never notice. Idle entries of firewalls and
+/// load balancers live for minutes.
+///
+/// TCP_USER_TIMEOUT is left alone: since Linux 5.11 it also ends connections to a peer that is well and does not read, which
+/// without us may last.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
 
 /// The machine's own network.
 #[derive(Default)]
@@ -41,7 +53,7 @@ impl Network for TokioNetwork {
     fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         async move {
             let listener = listen(addr)?;
-            let local = listener.local_addr()?;
+            let local = SocketAddr::new(addr.ip(), listener.local_addr()?.port());
             Ok(Box::new(TokioListener { listener, local }) as Box<dyn Listener>)
         }
         .boxed()
@@ -54,7 +66,7 @@ impl Network for TokioNetwork {
                 socket.bind(SocketAddr::new(source, 0))?;
             }
             let tcp = socket.connect(addr).await?;
-            tcp.set_nodelay(true)?;
+            set_options(&tcp)?;
             Ok(Io::Tcp(tcp))
         }
         .boxed()
@@ -66,7 +78,20 @@ impl Network for TokioNetwork {
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    if addr.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        // A pod that others reach by IPv6 is reached by whatever listens on all its addresses. A kernel may lack IPv6.
+        let every = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), addr.port());
+        return listen_on(every).or_else(|_| listen_on(addr));
+    }
+    listen_on(addr)
+}
+
+fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // Whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(false)?;
+    }
     // A restarted proxy must get its ports back while old connections linger in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -95,10 +120,21 @@ impl Listener for TokioListener {
 }
 
 fn accepted(tcp: TcpStream, peer: SocketAddr) -> io::Result<Accepted> {
-    tcp.set_nodelay(true)?;
+    set_options(&tcp)?;
     let local = tcp.local_addr()?;
     let original_dst = original_dst(&tcp, local);
-    Ok(Accepted { io: Io::Tcp(tcp), peer: PeerAddr(peer), local: LocalAddr(local), original_dst })
+    let (peer, local) = (PeerAddr(canonical(peer)), LocalAddr(canonical(local)));
+    Ok(Accepted { io: Io::Tcp(tcp), peer, local, original_dst })
+}
+
+/// IPv4 as IPv4, whichever socket it came through.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    SockRef::from(tcp).set_tcp_keepalive(&KEEPALIVE)
 }
 
 #[cfg(test)]
@@ -117,6 +153,39 @@ mod tests {
     async fn a_connection_that_was_not_redirected_has_no_original_destination() {
         let (_client, accepted) = pair(&TokioNetwork::default()).await;
         assert_eq!(accepted.original_dst, None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn both_ends_notice_a_peer_that_vanished() {
+        let (client, accepted) = pair(&TokioNetwork::default()).await;
+        for io in [client, accepted.io] {
+            let Io::Tcp(tcp) = io else { panic!("{io:?}") };
+            let socket = SockRef::from(&tcp);
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_address_is_that_of_either_family() {
+        let net = TokioNetwork::default();
+        let mut listener = net.bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        let bound = listener.local_addr();
+        assert_eq!(bound.ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let mut loopbacks = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        // A machine without IPv6 has nothing to be reached by.
+        if std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+            loopbacks.push(Ipv6Addr::LOCALHOST.into());
+        }
+        for ip in loopbacks {
+            let (client, accepted) = tokio::join!(net.connect((ip, bound.port()).into()), listener.accept());
+            client.unwrap();
+            let accepted = accepted.unwrap();
+            assert_eq!((accepted.local.ip(), accepted.peer.ip()), (ip, ip));
+        }
     }
 
     #[tokio::test]

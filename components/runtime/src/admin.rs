@@ -12,12 +12,18 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::{drain, gzip, metrics::Registry, ready::Readiness, serve};
+use crate::{
+    drain, gzip,
+    metrics::Registry,
+    ready::Readiness,
+    serve::{self, Seat},
+};
 
-/// Connections served at once; probes and a scraper or two need a handful.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections open at once; probes and a scraper or two need a handful. Beyond, the one that was idle the longest goes:
+/// whoever holds many must not keep the kubelet out.
+const MAX_CONNECTIONS: usize = 256;
 /// How long a request's head may take to arrive, which also bounds an idle connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the admin server tells.
 #[derive(Clone)]
@@ -94,14 +100,15 @@ impl Admin {
 /// Serves until the drain begins, and what is under way to its end.
 pub async fn serve(listener: Box<dyn Listener>, admin: Admin, drain: drain::Watch) {
     let closing = drain.clone();
-    serve::accept_loop(listener, MAX_CONNECTIONS, drain, move |accepted| {
-        connection(accepted, admin.clone(), closing.clone())
+    serve::accept_crowd(listener, MAX_CONNECTIONS, drain, move |accepted, seat| {
+        connection(accepted, seat, admin.clone(), closing.clone())
     })
     .await;
 }
 
-async fn connection(accepted: Accepted, admin: Admin, drain: drain::Watch) {
+async fn connection(accepted: Accepted, seat: Seat, admin: Admin, drain: drain::Watch) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        seat.used();
         let response = admin.answer(&request);
         async move { Ok::<_, Infallible>(response) }
     });
@@ -179,6 +186,29 @@ mod tests {
         assert!(get("/", &readiness).await.starts_with("HTTP/1.0 404"));
         assert!(get("/live", &readiness).await.starts_with("HTTP/1.0 200"));
     }
+
+    #[tokio::test]
+    async fn who_holds_every_connection_keeps_no_probe_out() {
+        let net = TokioNetwork::shared();
+        let listener = net.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = listener.local_addr();
+        let (_trigger, drain) = drain::channel();
+        let admin = Admin::new(Readiness::default(), Registry::default());
+        let _server = tokio::spawn(serve(listener, admin, drain));
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONNECTIONS + 2 {
+            silent.push(net.connect(addr).await.unwrap());
+        }
+        // Half a request is no more than silence.
+        silent[2].write_all(b"GET /live HTTP/1.1\r\n").await.unwrap();
+        let mut probe = net.connect(addr).await.unwrap();
+        probe.write_all(b"GET /live HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let answered = tokio::time::timeout(HEAD_TIMEOUT / 2, probe.read_to_string(&mut answer)).await;
+        answered.expect("it is answered before the silent ones are given up").unwrap();
+        assert!(answer.ends_with("ok\n"), "{answer}");
+    }
+
     #[tokio::test]
     async fn metrics_are_compressed_for_who_asks_for_it() {
         let readiness = Readiness::default();

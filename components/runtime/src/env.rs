@@ -42,7 +42,17 @@ impl Env {
     /// The value of `name` as `parser` reads it. None when it is absent or empty, and also when it is unusable, which
     /// [`Env::finish`] then reports.
     pub fn parse<T>(&mut self, name: &str, parser: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let value = self.values.get(name).filter(|value| !value.is_empty())?;
+        self.values.get(name).filter(|value| !value.is_empty())?;
+        self.parse_even_empty(name, parser)
+    }
+
+    /// As [`Env::parse`], but an empty value is a value: of a list that has a default, and may be of nothing.
+    pub fn parse_even_empty<T>(
+        &mut self,
+        name: &str,
+        parser: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.values.get(name)?;
         match parser(value) {
             Ok(parsed) => Some(parsed),
             Err(expected) => {
@@ -61,6 +71,11 @@ impl Env {
             return None;
         }
         self.parse(name, parser)
+    }
+
+    /// Whether `name` has a value.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| !value.is_empty())
     }
 
     /// # Errors
@@ -187,6 +202,15 @@ mod tests {
           B="tcp://localhost:1": expected tcp:// and an IP address with a port, such as tcp://0.0.0.0:4143
           D: it must be set
         "#);
+    }
+
+    #[test]
+    fn an_empty_value_is_one_only_where_that_makes_sense() {
+        let mut env = Env::from_pairs([("A", "")]);
+        assert_eq!(env.parse("A", text), None);
+        assert_eq!(env.parse_even_empty("A", text), Some(String::new()));
+        assert_eq!(env.parse_even_empty("B", text), None);
+        assert!(!env.is_set("A"));
     }
 
     #[test]

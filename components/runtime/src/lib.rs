@@ -6,15 +6,16 @@
 //! - `ready.rs`: what must have happened before a process says it is ready
 //! - `admin.rs`: `/live`, `/ready` and `/metrics`; `gzip.rs`: the last of them, compressed
 //! - `drain.rs`: shutting down in two phases, without losing what is under way
-//! - `serve.rs`: the accept loop, in which nothing waits for a peer
+//! - `serve.rs`: the accept loop, in which nothing waits for a peer; `serve/crowd.rs`: the same where strangers may crowd
 //! - `grpc.rs`: gRPC over any [`conduit_net::Network`]; the only file that says tower
 //! - `backoff.rs`, `seed.rs`: jitter and randomness, both from a seed
-//! - `signal.rs`: SIGTERM and SIGINT
+//! - `signal.rs`: SIGTERM and SIGINT; `files.rs`: the number of open files
 
 pub mod admin;
 mod backoff;
 pub mod drain;
 pub mod env;
+pub mod files;
 pub mod grpc;
 mod gzip;
 pub mod log;

@@ -7,9 +7,13 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::drain;
 
-/// How long to wait after a failed accept. Such an error (no file descriptors left) does not go away by trying faster,
-/// and a tight loop would starve the connections whose end would cure it.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+mod crowd;
+
+pub use crowd::{Seat, accept_crowd};
+
+/// How long to wait when the system is short of something. That does not go away by trying faster, and a tight loop would
+/// starve the connections whose end would cure it.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the drain begins and hands each connection to `handle` in a task of its own; then waits until the last
 /// of them has ended. At `limit` open connections it stops accepting until one ends: the rest wait in the kernel.
@@ -44,7 +48,11 @@ pub async fn accept_loop<F, Fut>(
             }
             Err(error) => {
                 tracing::warn!(%error, address = %listener.local_addr(), "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                match is_shortage(&error) {
+                    true => tokio::time::sleep(SHORTAGE_PAUSE).await,
+                    // Of one connection, which is gone; the next one is not to wait for that.
+                    false => tokio::task::yield_now().await,
+                }
             }
         }
     }
@@ -52,6 +60,18 @@ pub async fn accept_loop<F, Fut>(
     while let Some(ended) = connections.join_next().await {
         report(ended);
     }
+}
+
+#[cfg(unix)]
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+#[cfg(not(unix))]
+fn is_shortage(_: &io::Error) -> bool {
+    true
 }
 
 async fn next(
@@ -72,7 +92,10 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use conduit_net::TokioNetwork;
+    use futures::future::{BoxFuture, FutureExt};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -124,5 +147,42 @@ mod tests {
         drop(first);
         second.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"2");
+    }
+
+    /// Fails as it is told, then never accepts.
+    struct Failing(VecDeque<io::Error>, Option<tokio::sync::oneshot::Sender<()>>);
+
+    impl Listener for Failing {
+        fn local_addr(&self) -> std::net::SocketAddr {
+            ([127, 0, 0, 1], 1).into()
+        }
+
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
+            match self.0.pop_front() {
+                Some(error) => std::future::ready(Err(error)).boxed(),
+                None => {
+                    drop(self.1.take());
+                    std::future::pending().boxed()
+                }
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn only_a_shortage_is_a_reason_to_wait() {
+        use rustix::io::Errno;
+        let aborted = [Errno::CONNABORTED, Errno::PROTO, Errno::HOSTUNREACH];
+        let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+        for (errors, wait) in [(&aborted[..], Duration::ZERO), (&short[..], 4 * SHORTAGE_PAUSE)] {
+            let (tried, all) = tokio::sync::oneshot::channel();
+            let errors = errors.iter().map(|errno| (*errno).into()).collect();
+            let (_trigger, watch) = drain::channel();
+            let began = tokio::time::Instant::now();
+            tokio::spawn(accept_loop(Box::new(Failing(errors, Some(tried))), 8, watch, echo));
+            drop(all.await);
+            let waited = began.elapsed();
+            assert!(wait <= waited && waited < wait + SHORTAGE_PAUSE, "{waited:?} instead of {wait:?}");
+        }
     }
 }
