@@ -1,8 +1,8 @@
-//! Many connections at once that carry one request each and then nothing: what an idle connection holds in memory, in
-//! the client's proxy and in the server's.
+//! Many connections at once: what each holds in the client's proxy and in the server's while it is idle, and while a
+//! request is under way on it.
 //!
-//! The server answers nobody until everybody has asked. Each client therefore has a connection of its own between the
-//! proxies and to the server, and keeps it; one after the other they would share a single one.
+//! A connection between the proxies, and one to the server, belong to the client's connection they were opened for; so
+//! each client has its own, and keeps it.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
     process,
 };
 
-/// Clients that open their connections at the same time. A handshake costs a millisecond of CPU and has a deadline, so
-/// more would not all be TLS.
+/// Clients that open their connections at the same time, and wait for the next ones until theirs are idle. A handshake
+/// costs a millisecond of CPU and has a deadline, so more would not all be TLS.
 const AT_ONCE: usize = 32;
 /// Several times what the proxies wait for before they give an idle connection's buffers up.
 const UNTIL_ASLEEP: Duration = Duration::from_secs(1);
@@ -71,37 +71,48 @@ impl Gate {
             let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / count as f64;
             anyhow::Ok(Grown { when, outbound: each(now.0, outbound), inbound: each(now.1, inbound) })
         };
-        let mut clients = self.ask(net, pair.entrance, count).await?;
+        let mut clients = open(net, pair.entrance, count).await?;
+        let opened = grown("idle")?;
+        ensure_kept(net, pair, count).await?;
+        self.hold(&mut clients).await?;
         let in_flight = grown("with a request in flight")?;
         self.open.send_replace(true);
         for client in &mut clients {
             load::response(client, &mut Vec::new()).await?;
         }
-        let awake = grown("just answered")?;
         tokio::time::sleep(UNTIL_ASLEEP).await;
-        let idle = grown("idle")?;
-        ensure_kept(net, pair, count).await?;
-        for client in &mut clients {
-            client.write_all(request("/held").as_bytes()).await?;
-            load::response(client, &mut Vec::new()).await?;
-        }
-        tokio::time::sleep(UNTIL_ASLEEP).await;
-        Ok(vec![in_flight, awake, idle, grown("idle again")?])
+        Ok(vec![opened, in_flight, grown("idle after that")?])
     }
 
-    async fn ask(&mut self, net: &Net, entrance: SocketAddr, count: usize) -> anyhow::Result<Vec<Io>> {
-        let mut clients = Vec::with_capacity(count);
-        while clients.len() < count {
-            for _ in 0..AT_ONCE.min(count - clients.len()) {
-                let mut io = net.connect(entrance).await?;
-                io.write_all(request("/held").as_bytes()).await?;
-                clients.push(io);
-            }
-            let all = self.asked.wait_for(|asked| *asked >= clients.len());
-            timeout(PATIENCE, all).await.context("the requests do not all arrive")??;
+    /// Asks on every connection for what the server does not answer yet, until it has been asked by all.
+    async fn hold(&mut self, clients: &mut [Io]) -> anyhow::Result<()> {
+        for client in clients.iter_mut() {
+            client.write_all(request("/held").as_bytes()).await?;
         }
-        Ok(clients)
+        let all = self.asked.wait_for(|asked| *asked >= clients.len());
+        timeout(PATIENCE, all).await.context("the requests do not all arrive")??;
+        Ok(())
     }
+}
+
+/// `count` connections on which one request has been answered, and nothing happens any more.
+async fn open(net: &Net, entrance: SocketAddr, count: usize) -> anyhow::Result<Vec<Io>> {
+    let mut clients = Vec::with_capacity(count);
+    while clients.len() < count {
+        let first = clients.len();
+        for _ in 0..AT_ONCE.min(count - first) {
+            let mut io = net.connect(entrance).await?;
+            io.write_all(request("/hello").as_bytes()).await?;
+            clients.push(io);
+        }
+        for client in &mut clients[first..] {
+            timeout(PATIENCE, load::response(client, &mut Vec::new()))
+                .await
+                .context("no answer in time")??;
+        }
+        tokio::time::sleep(UNTIL_ASLEEP).await;
+    }
+    Ok(clients)
 }
 
 /// Fails if a connection is missing on one of the hops: an average over fewer would be flattery.

@@ -97,6 +97,8 @@ pub struct Timeouts {
     pub detect: Duration,
     /// How long a pooled connection may be idle.
     pub pool_idle: Duration,
+    /// How often another proxy that owes answers over HTTP/2 is asked whether it is still there.
+    pub ping: Duration,
     /// After how long without a request an HTTP/1 connection gives its buffers up; it stays open.
     pub drowsy: Duration,
     /// How long connections are still accepted after the signal to stop.
@@ -161,6 +163,7 @@ impl Default for Timeouts {
             hold: Duration::from_millis(100),
             detect: Duration::from_secs(1),
             pool_idle: Duration::from_secs(60),
+            ping: Duration::from_secs(30),
             // Longer than most pauses between the requests of a program: waking up costs some microseconds.
             drowsy: Duration::from_millis(100),
             drain_grace: Duration::from_secs(5),
@@ -182,6 +185,9 @@ impl Config {
     /// Reads the environment; what is wrong with it is reported by `env` itself. An unusable value leaves the default,
     /// so that one run reports every problem.
     pub fn from_env(env: &mut Env) -> Self {
+        for (name, instead) in without_effect(env) {
+            tracing::warn!(name, instead, "a variable of v0.5.0 has no effect any more");
+        }
         let defaults = Self::default();
         let pod_namespace =
             env.required("CONDUIT_PROXY_POD_NAMESPACE", env::text).unwrap_or(defaults.pod_namespace);
@@ -198,10 +204,10 @@ impl Config {
             timeouts: Timeouts::from_env(env),
             limits: Limits::from_env(env),
             inbound_opaque_ports: env
-                .parse("CONDUIT_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", ports)
+                .parse_even_empty("CONDUIT_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", ports)
                 .unwrap_or(defaults.inbound_opaque_ports),
             outbound_opaque_ports: env
-                .parse("CONDUIT_PROXY_OUTBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", ports)
+                .parse_even_empty("CONDUIT_PROXY_OUTBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", ports)
                 .unwrap_or(defaults.outbound_opaque_ports),
             process_metrics: true,
         }
@@ -223,7 +229,7 @@ impl Listen {
 impl Timeouts {
     fn from_env(env: &mut Env) -> Self {
         let mut timeouts = Self::default();
-        let table: [(&str, &mut Duration); 13] = [
+        let table: [(&str, &mut Duration); 14] = [
             ("CONDUIT_PROXY_PRIVATE_CONNECT_TIMEOUT", &mut timeouts.inbound_connect),
             ("CONDUIT_PROXY_PUBLIC_CONNECT_TIMEOUT", &mut timeouts.outbound_connect),
             ("CONDUIT_PROXY_TLS_HANDSHAKE_TIMEOUT", &mut timeouts.handshake),
@@ -232,6 +238,7 @@ impl Timeouts {
             ("CONDUIT_PROXY_SERVER_FIRST_HOLD", &mut timeouts.hold),
             ("CONDUIT_PROXY_DETECT_TIMEOUT", &mut timeouts.detect),
             ("CONDUIT_PROXY_OUTBOUND_ROUTER_MAX_IDLE_AGE", &mut timeouts.pool_idle),
+            ("CONDUIT_PROXY_PING_INTERVAL", &mut timeouts.ping),
             ("CONDUIT_PROXY_IDLE_BUFFERS_AGE", &mut timeouts.drowsy),
             ("CONDUIT_PROXY_DRAIN_GRACE", &mut timeouts.drain_grace),
             ("CONDUIT_PROXY_DRAIN_DEADLINE", &mut timeouts.drain_deadline),
@@ -340,6 +347,35 @@ fn destination(env: &mut Env, control_plane: &ControlPlane) -> Option<Destinatio
     Some(Destination { host, port, identity })
 }
 
+/// Variables that v0.5.0 read and this proxy has no use for, and what takes their place.
+const RETIRED: [(&str, &str); 6] = [
+    (
+        "CONDUIT_PROXY_BIND_TIMEOUT",
+        "a slow answer is an answer; CONDUIT_PROXY_PUBLIC_CONNECT_TIMEOUT bounds connecting",
+    ),
+    (
+        "CONDUIT_PROXY_INBOUND_ROUTER_CAPACITY",
+        "inbound keeps no routes; CONDUIT_PROXY_MAX_CONNECTIONS bounds connections",
+    ),
+    (
+        "CONDUIT_PROXY_INBOUND_ROUTER_MAX_IDLE_AGE",
+        "a connection to the application lives as long as its client's",
+    ),
+    (
+        "CONDUIT_PROXY_DNS_MIN_TTL",
+        "names are looked up when a connection is opened, and kept as long as DNS says",
+    ),
+    (
+        "CONDUIT_PROXY_DNS_MAX_TTL",
+        "names are looked up when a connection is opened, and kept as long as DNS says",
+    ),
+    ("CONDUIT_RESOLV_CONF", "names are resolved as /etc/resolv.conf says"),
+];
+
+fn without_effect(env: &Env) -> impl Iterator<Item = (&'static str, &'static str)> {
+    RETIRED.into_iter().filter(|(name, _)| env.is_set(name))
+}
+
 fn ports(value: &str) -> Result<BTreeSet<u16>, String> {
     let port = |text: &str| {
         text.trim().parse().map_err(|_| "expected ports separated by commas, such as 25,3306".to_owned())
@@ -418,6 +454,36 @@ mod tests {
             ("CONDUIT_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", "25,x"),
         ]);
         assert_eq!(problems.unwrap_err().0.len(), 4);
+    }
+
+    #[test]
+    fn an_empty_list_of_ports_is_a_list() {
+        let (config, problems) = read([
+            ("CONDUIT_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", ""),
+            ("CONDUIT_PROXY_OUTBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", " "),
+        ]);
+        problems.unwrap();
+        assert!(config.inbound_opaque_ports.is_empty() && config.outbound_opaque_ports.is_empty());
+    }
+
+    #[test]
+    fn variables_of_the_release_that_have_no_effect_are_named_and_are_no_reason_not_to_start() {
+        let pairs = RETIRED.map(|(name, _)| (name, "nonsense"));
+        let named: Vec<_> = without_effect(&Env::from_pairs(pairs)).map(|(name, _)| name).collect();
+        assert_eq!(named, RETIRED.map(|(name, _)| name));
+        assert_eq!(without_effect(&Env::from_pairs([("CONDUIT_PROXY_BIND_TIMEOUT", "")])).count(), 0);
+        read(pairs).1.unwrap();
+    }
+
+    /// The variables are documented where their readers look for them.
+    #[test]
+    fn every_variable_is_in_the_documents_table() {
+        let (code, document) = (include_str!("config.rs"), include_str!("../VARIABLES.md"));
+        let variables = code
+            .split('"')
+            .filter(|text| text.starts_with("CONDUIT_") && text.len() > 8 && !text.contains(' '));
+        let missing: Vec<_> = variables.filter(|name| !document.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     #[test]

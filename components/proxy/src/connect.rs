@@ -7,6 +7,7 @@ use std::{fmt, io, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 use conduit_identity::{HandshakeError, HandshakeFailure, Identity, Loaded, Store, UnixTime};
 use conduit_net::{Io, Net};
 use conduit_runtime::Seed;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,13 @@ use crate::{
     session::{Direction, Failure, PeerId, Sessions, TlsStatus, Why},
     stream::Stream,
 };
+
+/// When to dial again beside a connection that got no answer. The kernel sends a lost SYN again after 1, 2, 4 s; a link that
+/// is back after such a pause has begun would be found by every new connection before the one that all requests wait for. No
+/// multiple of a second, so that no two attempts get through at once.
+const DIAL_AGAIN: Duration = Duration::from_millis(1_300);
+
+type Dialling<'a> = BoxFuture<'a, io::Result<Io>>;
 
 /// Where to connect to.
 #[derive(Debug, Clone)]
@@ -44,6 +52,13 @@ impl Remote {
         }
     }
 
+    /// A connection to it was opened.
+    pub(crate) fn connected(&self) {
+        if let Self::Endpoint(endpoint) = self {
+            endpoint.load.connected();
+        }
+    }
+
     /// The labels of the destination.
     pub(crate) fn labels(&self) -> &Labels {
         match self {
@@ -64,6 +79,11 @@ pub(crate) enum Security {
 }
 
 impl Security {
+    /// Whether the peer has to prove who it is, or is the pod itself.
+    pub(crate) fn is_proof(&self) -> bool {
+        matches!(self, Self::Mutual(_) | Self::Plain(Why::Loopback))
+    }
+
     /// What a connection turned out to be.
     pub(crate) fn of(tls: &TlsStatus) -> Self {
         match tls {
@@ -267,9 +287,28 @@ impl Connector {
     }
 
     async fn dial(&self, addr: SocketAddr, within: Duration) -> Result<Io, ConnectError> {
-        match timeout(within, self.inner.net.connect(addr)).await {
+        let dialled = timeout(within, async {
+            let mut first = self.inner.net.connect(addr);
+            match timeout(DIAL_AGAIN, &mut first).await {
+                Ok(io) => io,
+                Err(_) => Box::pin(self.dial_beside(first, addr)).await,
+            }
+        });
+        match dialled.await {
             Ok(io) => Ok(io?),
             Err(_) => Err(ConnectError::Timeout),
+        }
+    }
+
+    /// Dials again and again beside the attempts that got no answer so far; the first that ends decides. The caller owns the
+    /// deadline, which bounds their number.
+    async fn dial_beside(&self, first: Dialling<'_>, addr: SocketAddr) -> io::Result<Io> {
+        let mut attempts = FuturesUnordered::from_iter([first, self.inner.net.connect(addr)]);
+        loop {
+            match timeout(DIAL_AGAIN, attempts.next()).await {
+                Ok(Some(io)) => return io,
+                Ok(None) | Err(_) => attempts.push(self.inner.net.connect(addr)),
+            }
         }
     }
 

@@ -4,5 +4,5 @@
 mod client_hello;
 mod head;
 
-pub use client_hello::{ClientHello, client_hello};
+pub use client_hello::{ClientHello, begins_like_hello, client_hello};
 pub use head::{MAX_HEAD_BYTES, MAX_HEADERS, Protocol, protocol};

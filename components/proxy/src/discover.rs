@@ -191,10 +191,16 @@ impl Inner {
     }
 }
 
-/// Forgets the target that was used the longest ago, among those that nobody holds.
+/// Forgets the target that was used the longest ago, among those that nobody holds, or else among those of which the
+/// service knows nothing: what is outside the mesh must not keep what is inside from being found. Connections that hold
+/// such a target go on to where they were going.
 fn forget_oldest(slots: &mut BTreeMap<Target, Slot>) -> bool {
-    let unheld = slots.iter().filter(|(_, slot)| slot.resolution.receiver_count() == 0);
-    let oldest = unheld.min_by_key(|(_, slot)| slot.used_at).map(|(target, _)| target.clone());
+    let oldest = |may_go: fn(&Slot) -> bool| {
+        let candidates = slots.iter().filter(|(_, slot)| may_go(slot));
+        candidates.min_by_key(|(_, slot)| slot.used_at).map(|(target, _)| target.clone())
+    };
+    let oldest = oldest(|slot| slot.resolution.receiver_count() == 0)
+        .or_else(|| oldest(|slot| matches!(*slot.resolution.borrow(), Resolution::Unknown)));
     oldest.is_some_and(|target| slots.remove(&target).is_some())
 }
 

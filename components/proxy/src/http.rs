@@ -1,12 +1,13 @@
 //! HTTP on an accepted connection: hyper's server, with one `forward` per request.
 //!
 //! - `http/http1.rs`: both ends of HTTP/1 connections, `http/activity.rs`: what goes on on them; HTTP/2 is here
-//! - `http/forward.rs`: one request and its response; `http/body.rs`: their bodies
+//! - `http/forward.rs`: one request and its response; `http/body.rs`: their bodies; `http/expect.rs`: those that wait
 //! - `http/headers.rs`: what concerns one connection and must not travel on
 //! - `http/upgrade.rs`: tunnels within HTTP/2
 
 pub(crate) mod activity;
 pub(crate) mod body;
+pub(crate) mod expect;
 pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod http1;
@@ -18,7 +19,10 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use self::{body::Body, forward::Failed};
+use self::{
+    body::{Body, h2_cause},
+    forward::Failed,
+};
 use crate::{detect::MAX_HEAD_BYTES, stream::Stream};
 
 /// Streams open at once on an HTTP/2 connection: what the proxy held in v0.5.0. The application's own limit is lower,
@@ -35,6 +39,14 @@ pub(crate) enum Version {
     Http1,
     /// 2.
     Http2,
+}
+
+/// Whether a client's connection ended because what came over it is no HTTP, or more of it than we take.
+pub(crate) fn is_malformed(error: &hyper::Error) -> bool {
+    let is_protocol = |error: &h2::Error| {
+        error.is_library() && error.reason().is_some_and(|reason| reason != h2::Reason::ENHANCE_YOUR_CALM)
+    };
+    error.is_parse() || h2_cause(error).is_some_and(is_protocol)
 }
 
 /// Serves HTTP/2 on `stream` until it ends; after `ending`, until nothing is under way.

@@ -24,7 +24,7 @@ use crate::{
     connect::{ConnectError, Connector},
     detect::{self, ClientHello, Protocol},
     expiry::Expiry,
-    http::Version,
+    http::{self, Version},
     metrics::{Malformed, Metrics},
     opening::{Heard, Opening, Patience},
     session::{Direction, PeerId, Session, Sessions, TlsStatus, Why},
@@ -66,16 +66,24 @@ struct Begun {
     not_after: Option<UnixTime>,
 }
 
+/// What a connection carries within its TLS, if any.
+enum Carries {
+    Http(Version),
+    Opaque,
+}
+
 /// Serves one connection to its end. `drain` tells it to end as soon as nothing is under way.
 pub(crate) async fn serve(inbound: Arc<Inbound>, accepted: Accepted, drain: drain::Watch) {
     let Some(target) = inbound.target(&accepted) else {
         return accept::refuse(accepted, Direction::Inbound.label(), "it was not redirected to this proxy");
     };
     let session = inbound.sessions.accepted(Direction::Inbound, accepted.peer, target);
-    let opening = Opening::new(Stream::plain(accepted.io));
-    // Boxed, phase by phase, so that the connection holds no room for what is over: a handshake is large.
-    if let Some(begun) = Box::pin(inbound.begin(&session, opening)).await {
-        inbound.proceed(session, begun, drain).await;
+    // Boxed, phase by phase, and so is what one leaves to the next: the connection holds no room for what is over, and a
+    // handshake is large.
+    let Some((begun, carries)) = Box::pin(inbound.begin(&session, accepted)).await else { return };
+    match carries {
+        Carries::Http(version) => Box::pin(inbound.http(session, begun, version, drain)).await,
+        Carries::Opaque => Box::pin(inbound.opaque(session, begun)).await,
     }
 }
 
@@ -96,11 +104,33 @@ impl Inbound {
         Patience { detect: 2 * self.config.timeouts.handshake, ..self.patience() }
     }
 
+    /// Finds out what the connection is. None: it is over.
+    async fn begin(&self, session: &Session, accepted: Accepted) -> Option<(Box<Begun>, Carries)> {
+        let opening = Opening::new(Stream::plain(accepted.io));
+        let mut begun = Box::new(Box::pin(self.secure(session, opening)).await?);
+        begun.opening.client.record(session.opened(begun.tls.clone()));
+        match self.protocol(session, &mut begun).await {
+            Heard::Words(Protocol::Http1) => Some((begun, Carries::Http(Version::Http1))),
+            Heard::Words(Protocol::Http2) => Some((begun, Carries::Http(Version::Http2))),
+            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::OnlyListens | Heard::ServerFirst => {
+                Some((begun, Carries::Opaque))
+            }
+            Heard::Nothing => None,
+            Heard::Unreachable(error) => {
+                unreachable(session, &error);
+                begun.opening.client.reset();
+                None
+            }
+        }
+    }
+
     /// Finds out whether the connection is TLS for us, and terminates it if so. None: it is over.
-    async fn begin(&self, session: &Session, mut opening: Opening) -> Option<Begun> {
+    async fn secure(&self, session: &Session, mut opening: Opening) -> Option<Begun> {
         let judge = |said: &[u8], _| first(said, self.store.identity());
         let dial = || self.connector.dial_application(session.target());
-        let first = match opening.hear(judge, self.patience_with_hello(), dial).await {
+        let heard = opening.hear(judge, self.patience_with_hello(), dial).await;
+        self.note_malformed(&heard, &opening.said);
+        let first = match heard {
             Heard::Words(first) => first,
             Heard::Mumbling => mumbled(&opening.said),
             // No ClientHello will come.
@@ -120,6 +150,18 @@ impl Inbound {
             First::Clear => self.store.current().map_or_else(Why::from, |_| Why::NoProxyTls),
         };
         Some(Begun { opening, tls: TlsStatus::Plain(why), not_after: None })
+    }
+
+    /// Counts what began like a ClientHello and did not become one.
+    fn note_malformed(&self, heard: &Heard<First, ConnectError>, said: &[u8]) {
+        let is_malformed = match heard {
+            Heard::Words(First::Clear) => detect::begins_like_hello(said),
+            Heard::Mumbling | Heard::CutOff => !said.is_empty(),
+            _ => false,
+        };
+        if is_malformed {
+            self.metrics.malformed(Malformed::Hello);
+        }
     }
 
     /// The server spoke first. Its words must not go out in plaintext to a peer whose ClientHello is only late, so they
@@ -207,24 +249,10 @@ impl Inbound {
         drop(timeout(self.config.timeouts.handshake, goodbye).await);
     }
 
-    /// Finds out what is spoken, and passes it on.
-    async fn proceed(&self, session: Session, mut begun: Begun, drain: drain::Watch) {
-        begun.opening.client.record(session.opened(begun.tls.clone()));
-        let version = match Box::pin(self.protocol(&session, &mut begun)).await {
-            Heard::Words(Protocol::Http1) => Version::Http1,
-            Heard::Words(Protocol::Http2) => Version::Http2,
-            Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::OnlyListens | Heard::ServerFirst => {
-                return Box::pin(self.opaque(session, begun)).await;
-            }
-            Heard::Nothing => return,
-            Heard::Unreachable(error) => {
-                unreachable(&session, &error);
-                return begun.opening.client.reset();
-            }
-        };
+    async fn http(&self, session: Session, begun: Box<Begun>, version: Version, drain: drain::Watch) {
         let peer = session.peer();
-        if let Err(error) = Box::pin(tied::serve(self, session, begun, version, drain)).await {
-            if error.is_parse() {
+        if let Err(error) = tied::serve(self, session, begun, version, drain).await {
+            if http::is_malformed(&error) {
                 self.metrics.malformed(Malformed::Http);
             }
             tracing::debug!(%error, %peer, "an inbound connection broke");
@@ -247,7 +275,7 @@ impl Inbound {
         ports.contains(&port)
     }
 
-    async fn opaque(&self, session: Session, begun: Begun) {
+    async fn opaque(&self, session: Session, begun: Box<Begun>) {
         let (client, server) = begun.opening.into_streams();
         match self.application(&session, server).await {
             Some(server) => self.copy(&session, client, server, begun.not_after).await,

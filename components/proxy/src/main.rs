@@ -8,7 +8,7 @@ use anyhow::Context;
 use conduit_identity::{Crypto, SystemClock};
 use conduit_net::TokioNetwork;
 use conduit_proxy::{Config, Deps, run};
-use conduit_runtime::{Seed, drain, env, env::Env, log, signal};
+use conduit_runtime::{Seed, drain, env, env::Env, files, log, signal};
 
 /// What sysexits.h calls a usage error, as in v0.5.0.
 const EXIT_USAGE: u8 = 64;
@@ -55,10 +55,13 @@ fn proxy(mut env: Env) -> anyhow::Result<ExitCode> {
         crypto: Crypto::shipped(),
         started: None,
     };
+    raise_files_limit(config.limits.connections);
     runtime()?.block_on(async {
         let (trigger, watch) = drain::channel();
+        // Before anybody can connect: what is under way is never cut off.
+        let shutdown = signal::shutdown();
         let stop = async {
-            signal::shutdown().await;
+            shutdown.await;
             // The proxy has deadlines of its own for each phase.
             trigger.drain(Duration::MAX).await;
         };
@@ -69,4 +72,18 @@ fn proxy(mut env: Env) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A connection takes two files, one on each side.
+fn raise_files_limit(connections: usize) {
+    let needed = 2 * connections as u64;
+    if let Some(limit) = files::raise_limit()
+        && limit < needed
+    {
+        tracing::warn!(
+            limit,
+            needed,
+            "there may not be files enough for the connections allowed; raise RLIMIT_NOFILE, or lower CONDUIT_PROXY_MAX_CONNECTIONS"
+        );
+    }
 }

@@ -19,7 +19,7 @@ use crate::{
     detect::{self, ClientHello, Protocol},
     discover::{Discover, Resolution},
     expiry::Expiry,
-    http::Version,
+    http::{self, Version},
     metrics::{Malformed, Metrics},
     opening::{Heard, Opening, Patience},
     pool::Pool,
@@ -52,6 +52,31 @@ struct Connection {
     known: OnceCell<watch::Receiver<Resolution>>,
     /// Opened because the client was silent, and not used yet.
     spare: Mutex<Option<Spare>>,
+    /// Which part of many endpoints it uses: drawn once, so that what it has opened serves again.
+    share: u64,
+}
+
+/// A connection of which something was heard.
+struct Begun {
+    connection: Connection,
+    opening: Opening,
+}
+
+impl Begun {
+    /// The client's stream, with what was heard put back; a connection that was dialled ahead waits in the other value.
+    fn into_parts(self) -> (Connection, Stream) {
+        let (client, unused) = self.opening.into_streams();
+        if let Some(spare) = self.connection.spare.lock().as_mut() {
+            spare.stream = unused;
+        }
+        (self.connection, client)
+    }
+}
+
+/// What a connection carries.
+enum Carries {
+    Http(Version),
+    Opaque,
 }
 
 /// What opaque bytes are, as far as it matters.
@@ -83,37 +108,44 @@ pub(crate) async fn serve(outbound: Arc<Outbound>, accepted: Accepted, drain: dr
     let source = TlsStatus::Plain(Why::InternalTraffic);
     let mut client = Stream::plain(accepted.io);
     client.record(session.opened(source.clone()));
+    let share = outbound.draw();
     let connection =
-        Connection { session, original, source, known: OnceCell::new(), spare: Mutex::default() };
-    outbound.serve(connection, client, drain).await;
+        Connection { session, original, source, known: OnceCell::new(), spare: Mutex::default(), share };
+    let begun = Box::new(Begun { connection, opening: Opening::new(client) });
+    // Boxed, phase by phase, and so is what one leaves to the next: the connection holds no room for what is over, and a
+    // handshake is large.
+    let Some((begun, carries)) = Box::pin(outbound.begin(begun)).await else { return };
+    match carries {
+        Carries::Http(version) => Box::pin(outbound.http(begun, version, drain)).await,
+        Carries::Opaque => Box::pin(outbound.opaque(begun)).await,
+    }
 }
 
 impl Outbound {
-    async fn serve(self: Arc<Self>, connection: Connection, client: Stream, drain: drain::Watch) {
-        let mut opening = Opening::new(client);
-        // Boxed, phase by phase, so that the connection holds no room for what is over: a handshake is large.
-        let version = match Box::pin(self.protocol(&connection, &mut opening)).await {
-            Heard::Words(Protocol::Http1) => Version::Http1,
-            Heard::Words(Protocol::Http2) => Version::Http2,
+    /// Finds out what the connection is. None: it is over.
+    async fn begin(&self, mut begun: Box<Begun>) -> Option<(Box<Begun>, Carries)> {
+        let Begun { connection, opening } = &mut *begun;
+        match self.protocol(connection, opening).await {
+            Heard::Words(Protocol::Http1) => Some((begun, Carries::Http(Version::Http1))),
+            Heard::Words(Protocol::Http2) => Some((begun, Carries::Http(Version::Http2))),
             // Whoever opens a connection to the proxy itself and leaves it at that wants nothing.
-            Heard::OnlyListens if connection.original.is_none() => return,
+            Heard::OnlyListens if begun.connection.original.is_none() => None,
             Heard::Words(_) | Heard::Mumbling | Heard::CutOff | Heard::OnlyListens | Heard::ServerFirst => {
-                return Box::pin(self.opaque(connection, opening)).await;
+                Some((begun, Carries::Opaque))
             }
-            Heard::Nothing => return,
+            Heard::Nothing => None,
             Heard::Unreachable(error) => {
-                unreachable(&connection.session, &error);
-                return opening.client.reset();
+                unreachable(&begun.connection.session, &error);
+                begun.opening.client.reset();
+                None
             }
-        };
-        let peer = connection.session.peer();
-        let (client, unused) = opening.into_streams();
-        if let Some(spare) = connection.spare.lock().as_mut() {
-            spare.stream = unused;
         }
-        if let Err(error) = Box::pin(balanced::serve(self.clone(), connection, client, version, drain)).await
-        {
-            if error.is_parse() {
+    }
+
+    async fn http(self: Arc<Self>, begun: Box<Begun>, version: Version, drain: drain::Watch) {
+        let peer = begun.connection.session.peer();
+        if let Err(error) = balanced::serve(self.clone(), begun, version, drain).await {
+            if http::is_malformed(&error) {
                 self.metrics.malformed(Malformed::Http);
             }
             tracing::debug!(%error, %peer, "an outbound connection broke");
@@ -151,7 +183,8 @@ impl Outbound {
         Ok(stream)
     }
 
-    async fn opaque(&self, connection: Connection, opening: Opening) {
+    async fn opaque(&self, begun: Box<Begun>) {
+        let Begun { connection, opening } = *begun;
         let content = match detect::client_hello(&opening.said) {
             ClientHello::For(_) => Content::Tls,
             ClientHello::Not | ClientHello::NeedMore => Content::Unknown,

@@ -5,7 +5,15 @@
 //! leaves, its upstream connection is offered to others ([`Pool`]), and only for a moment: a server that is about to
 //! close an idle connection must not meet a new client's first request, which could not be sent again.
 
-use std::{net::SocketAddr, sync::Arc, task::Context, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Context,
+    time::Duration,
+};
 
 use conduit_identity::{Clock, UnixTime};
 use indexmap::{Equivalent, IndexMap};
@@ -31,8 +39,10 @@ const SHARED_MAX: usize = 4_096;
 /// A connection stops being HTTP as soon as its task runs.
 const FALL_ASLEEP: Duration = Duration::from_secs(1);
 
-/// Upstream connections of one downstream connection: as many as it has endpoints to balance over.
-const LANES_MAX: usize = 16;
+/// Idle upstream connections of one downstream connection: as many as it has endpoints to balance over, between these. Fewer
+/// would be opened and closed all the time.
+const LANES_MIN: usize = 16;
+pub(crate) const LANES_MAX: usize = 128;
 
 /// What may share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -183,6 +193,8 @@ impl Pool {
 pub(crate) struct Lanes {
     pool: Pool,
     idle_for: Duration,
+    /// How many there may be of each kind.
+    room: AtomicUsize,
     http1: Mutex<Vec<Lane>>,
     http2: Mutex<Vec<(Key, Arc<OnceCell<Shared>>)>>,
 }
@@ -197,7 +209,13 @@ struct Lane {
 impl Lanes {
     /// No connections yet. One that is idle for `idle_for` is not used again.
     pub(crate) fn new(pool: Pool, idle_for: Duration) -> Self {
-        Self { pool, idle_for, http1: Mutex::default(), http2: Mutex::default() }
+        let room = AtomicUsize::new(LANES_MIN);
+        Self { pool, idle_for, room, http1: Mutex::default(), http2: Mutex::default() }
+    }
+
+    /// There are so many endpoints to balance over.
+    pub(crate) fn make_room(&self, endpoints: usize) {
+        self.room.fetch_max(endpoints.min(LANES_MAX), Relaxed);
     }
 
     /// An idle HTTP/1 connection, and the key under which it is given back.
@@ -226,7 +244,7 @@ impl Lanes {
             return;
         }
         let mut own = self.http1.lock();
-        if own.len() >= LANES_MAX {
+        if own.len() >= self.room.load(Relaxed) {
             own.remove(0);
         }
         own.push(Lane { key, kept: Kept::Awake(idle), since: Instant::now() });
@@ -272,7 +290,7 @@ impl Lanes {
         if let Some((_, cell)) = lanes.iter().find(|(own, _)| key.equivalent(own)) {
             return cell.clone();
         }
-        if lanes.len() >= LANES_MAX {
+        if lanes.len() >= self.room.load(Relaxed) {
             lanes.remove(0);
         }
         let cell = Arc::default();

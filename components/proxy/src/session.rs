@@ -82,6 +82,11 @@ pub(crate) enum TlsStatus {
 }
 
 impl TlsStatus {
+    /// Whether the peer has proven who it is, or is the pod itself.
+    pub(crate) const fn is_proof(&self) -> bool {
+        matches!(self, Self::Mutual { .. } | Self::Plain(Why::Loopback))
+    }
+
     /// The value of the `tls` label.
     pub(crate) const fn label(&self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ mod control;
 use std::{
     io,
     io::IoSlice,
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
@@ -23,6 +23,9 @@ use crate::session::Transport;
 /// What is read of a connection at once to see whether it woke: a usual request.
 const WAKE_BUFFER: usize = 2 << 10;
 
+/// What is handed over at once when a stream is read in pieces: a record of TLS.
+const PIECE: usize = 16 << 10;
+
 /// A connection. What was read of it to find out what it carries can be put back with [`Stream::unread`].
 pub(crate) struct Stream {
     unread: Bytes,
@@ -32,6 +35,7 @@ pub(crate) struct Stream {
     transport: Option<Transport>,
     /// Bytes read before that.
     early: usize,
+    in_pieces: bool,
     control: Option<Control>,
 }
 
@@ -59,18 +63,32 @@ impl Stream {
     }
 
     fn new(carrier: Carrier) -> Self {
-        Self { unread: Bytes::new(), carrier: Some(carrier), transport: None, early: 0, control: None }
+        Self {
+            unread: Bytes::new(),
+            carrier: Some(carrier),
+            transport: None,
+            early: 0,
+            in_pieces: false,
+            control: None,
+        }
     }
 
     /// Puts `bytes` back in front of what is still to be read.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
-        debug_assert!(self.unread.is_empty(), "bytes are put back once");
-        self.unread = bytes;
+        self.unread = match self.unread.is_empty() {
+            true => bytes,
+            false => [bytes, mem::take(&mut self.unread)].concat().into(),
+        };
+    }
+
+    /// From now on no read yields much, however large its buffer is: for readers that enlarge theirs as long as it is filled.
+    pub(crate) fn read_in_pieces(&mut self) {
+        self.in_pieces = true;
     }
 
     /// Records what crossed so far and what will to `transport`. What is put back counts once.
     pub(crate) fn record(&mut self, transport: Transport) {
-        transport.read(std::mem::take(&mut self.early));
+        transport.read(mem::take(&mut self.early));
         self.transport = Some(transport);
     }
 
@@ -87,7 +105,7 @@ impl Stream {
     /// The connection itself, if it is in the clear, with what was put back.
     pub(crate) fn into_plain(mut self) -> Option<Prefixed<Io>> {
         match self.carrier.take() {
-            Some(Carrier::Plain(io)) => Some(Prefixed::new(std::mem::take(&mut self.unread), io)),
+            Some(Carrier::Plain(io)) => Some(Prefixed::new(mem::take(&mut self.unread), io)),
             other => {
                 self.carrier = other;
                 None
@@ -199,7 +217,10 @@ impl AsyncRead for Stream {
         }
         this.finish(cx);
         let before = buf.filled().len();
-        let result = ready!(carrier!(this, io => Pin::new(io).poll_read(cx, buf)));
+        let result = ready!(match this.in_pieces && buf.remaining() > PIECE {
+            true => this.poll_piece(cx, buf),
+            false => carrier!(this, io => Pin::new(io).poll_read(cx, buf)),
+        });
         let ended = result.is_ok() && buf.filled().len() == before && buf.remaining() > 0;
         if ended && this.withholds_end(true, cx) {
             return Poll::Pending;
@@ -261,6 +282,14 @@ impl AsyncWrite for Stream {
 }
 
 impl Stream {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(PIECE));
+        let result = ready!(carrier!(self, io => Pin::new(io).poll_read(cx, &mut piece)));
+        let read = piece.filled().len();
+        buf.advance(read);
+        Poll::Ready(result)
+    }
+
     fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Some(control) = &self.control {
             control.mark_written(result.is_pending());
@@ -281,5 +310,26 @@ impl std::fmt::Debug for Stream {
             None => "closed",
         };
         write!(f, "Stream({carrier})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_put_back_comes_before_what_was_put_back_earlier() {
+        let (mut far, near) = tokio::io::duplex(64);
+        far.write_all(b" is there").await.unwrap();
+        drop(far);
+        let mut stream = Stream::plain(Io::other(near));
+        stream.unread(Bytes::from_static(b" it"));
+        stream.unread(Bytes::from_static(b""));
+        stream.unread(Bytes::from_static(b"all of"));
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "all of it is there");
     }
 }

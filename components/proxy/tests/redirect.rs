@@ -82,10 +82,11 @@ impl World {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("CONDUIT_PROXY_LOG", "info")
             .env("CONDUIT_PROXY_POD_NAMESPACE", "test")
-            .env("CONDUIT_PROXY_PUBLIC_LISTENER", "tcp://[::]:4143")
-            .env("CONDUIT_PROXY_PRIVATE_LISTENER", "tcp://[::]:4140")
-            .env("CONDUIT_PROXY_CONTROL_LISTENER", "tcp://[::]:4190")
-            .env("CONDUIT_PROXY_METRICS_LISTENER", "tcp://[::]:4191")
+            // As injected: IPv6 comes with it.
+            .env("CONDUIT_PROXY_PUBLIC_LISTENER", "tcp://0.0.0.0:4143")
+            .env("CONDUIT_PROXY_PRIVATE_LISTENER", "tcp://127.0.0.1:4140")
+            .env("CONDUIT_PROXY_CONTROL_LISTENER", "tcp://0.0.0.0:4190")
+            .env("CONDUIT_PROXY_METRICS_LISTENER", "tcp://0.0.0.0:4191")
             .spawn()
             .expect("the proxy starts");
         self.children.push(proxy);

@@ -120,8 +120,16 @@ impl Peers {
         wanted
     }
 
+    /// TLS works again; the other ports of the same pod, behind the same proxy, are probed at once.
     pub(super) fn recovered(&self, probe: &Probe) {
-        self.failed.lock().shift_remove(&probe.key);
+        let mut failed = self.failed.lock();
+        failed.shift_remove(&probe.key);
+        let (addr, identity) = &probe.key;
+        for ((other, name), peer) in &*failed {
+            if other.ip() == addr.ip() && name == identity {
+                peer.changed.notify_one();
+            }
+        }
     }
 
     pub(super) fn failed_again(&self, probe: &Probe, failure: HandshakeFailure) {
@@ -133,21 +141,42 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
     use crate::{balance::Load, metrics::Labels};
 
-    #[tokio::test]
-    async fn what_discovery_has_dropped_is_probed_no_more() {
-        let identity =
-            Identity::parse("web.deployment.shop.conduit-managed.conduit.svc.cluster.local").unwrap();
-        let endpoint = Arc::new(Endpoint {
-            addr: ([10, 0, 0, 1], 80).into(),
+    fn endpoint(port: u16, identity: &Identity) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            addr: ([10, 0, 0, 1], port).into(),
             identity: Some(identity.clone()),
             labels: Labels::default(),
             version: 1,
             load: Arc::new(Load::new(Instant::now())),
-        });
-        let peers = Peers::default();
+        })
+    }
+
+    fn identity() -> Identity {
+        Identity::parse("web.deployment.shop.conduit-managed.conduit.svc.cluster.local").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_well_again_has_the_others_of_its_pod_probed() {
+        let (peers, identity) = (Peers::default(), identity());
+        let (one, another) = (endpoint(80, &identity), endpoint(81, &identity));
+        let probe = peers.remember(&one, &identity, HandshakeFailure::Reset).unwrap();
+        let mut waiting = peers.remember(&another, &identity, HandshakeFailure::Reset).unwrap();
+        assert_eq!(waiting.changed().now_or_never(), None, "nothing has happened");
+        peers.recovered(&probe);
+        assert_eq!(waiting.changed().now_or_never(), Some(()));
+        assert_eq!(peers.failure(&one, &identity), None);
+        assert!(peers.failure(&another, &identity).is_some(), "it has yet to prove itself");
+    }
+
+    #[tokio::test]
+    async fn what_discovery_has_dropped_is_probed_no_more() {
+        let (peers, identity) = (Peers::default(), identity());
+        let endpoint = endpoint(80, &identity);
         let probe = peers.remember(&endpoint, &identity, HandshakeFailure::Reset).unwrap();
         assert!(peers.is_wanted(&probe));
         assert_eq!(peers.failure(&endpoint, &identity), Some(HandshakeFailure::Reset));

@@ -32,6 +32,11 @@ pub fn client_hello(bytes: &[u8]) -> ClientHello {
     }
 }
 
+/// Whether the bytes begin as the record of a ClientHello does, whatever follows.
+pub fn begins_like_hello(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[CONTENT_HANDSHAKE, 3])
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     /// The bytes seen so far end here.

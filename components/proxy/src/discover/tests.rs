@@ -330,6 +330,30 @@ async fn targets_are_bounded_the_oldest_unheld_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_service_knows_nothing_of_makes_room_though_it_is_held() {
+    let world = world(3);
+    let mut service = Service::start(&world.wire);
+    let mut held = Vec::new();
+    for name in ["meshed", "outside-1", "outside-2"] {
+        held.push(world.discover.lookup(&target(name)));
+        let asked = service.asked().await;
+        match name {
+            "meshed" => asked.endpoints(&["10.0.0.1:80"]),
+            _ => asked.unknown(),
+        }
+        held.last_mut().unwrap().changed().await.unwrap();
+        service.seen.push_back(asked);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut new = world.discover.lookup(&target("new"));
+    service.asked().await.endpoints(&["10.0.0.2:80"]);
+    becomes(&mut new, &["10.0.0.2:80"]).await;
+    assert!(matches!(*held[1].borrow(), Resolution::Unknown), "its connections go on as before");
+    let followed: Vec<_> = service.seen.iter().map(|asked| !asked.answers.is_closed()).collect();
+    assert_eq!(followed, [true, false, true], "the oldest that leads nowhere went");
+}
+
+#[tokio::test(start_paused = true)]
 async fn everything_ends_with_the_last_clone() {
     let world = world(10);
     let mut service = Service::start(&world.wire);

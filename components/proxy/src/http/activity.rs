@@ -164,6 +164,11 @@ impl Drop for UnderWay {
 }
 
 impl Arriving {
+    /// Whether the server has not taken yet what was last written to it.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.activity.upstream.lock().as_ref().is_some_and(Control::is_blocked)
+    }
+
     /// There is no more of the body for now. A client that has ended its direction has then cut it off: hyper keeps
     /// nothing back before it comes to an end.
     pub(crate) fn stalls(&self, cx: &mut Context<'_>) {

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use crate::{
     http::{
         activity::{Arriving, UnderWay},
+        expect::{Declined, Expectation, Heard, Wait},
         forward::Lease,
     },
     session::{End, Exchange, Failure},
@@ -46,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) under_way: Option<UnderWay>,
     /// A call of gRPC, which has words of its own for a lost connection.
     pub(crate) grpc: bool,
+    /// The server answered without the body that it was offered: its connection is not used again.
+    pub(crate) declined: Option<Declined>,
 }
 
 impl Body {
@@ -69,6 +72,12 @@ impl Body {
         body
     }
 
+    /// Whether the client has not taken yet what was last written to it.
+    fn is_held_up(&self) -> bool {
+        let control = self.record.as_ref().and_then(|record| record.control.as_ref());
+        control.is_some_and(Control::is_blocked)
+    }
+
     fn end_if_whole(&mut self) {
         if self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
             && let Some(record) = self.record.take()
@@ -81,7 +90,7 @@ impl Body {
 impl Record {
     fn complete(mut self) {
         self.exchange.end(End::Complete);
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = self.lease.take().filter(|_| self.declined.is_none()) {
             lease.give_back();
         }
     }
@@ -115,25 +124,60 @@ pub(crate) struct Upload {
     incoming: Option<Incoming>,
     /// Told when the body stalls, and when it has passed.
     arriving: Option<Arriving>,
+    /// Until the server has said whether it wants the body.
+    waits: Option<Waits>,
+}
+
+#[derive(Debug)]
+enum Waits {
+    /// Nobody wanted to read the body yet.
+    NotYet(Expectation),
+    Already(Box<Wait>),
 }
 
 impl Upload {
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { incoming: None, arriving: None }
+        Self { incoming: None, arriving: None, waits: None }
     }
 
     /// The body of a client's request.
     pub(crate) fn new(incoming: Incoming, arriving: Option<Arriving>) -> Self {
         match incoming.is_end_stream() {
             true => Self::empty(),
-            false => Self { incoming: Some(incoming), arriving },
+            false => Self { incoming: Some(incoming), arriving, waits: None },
         }
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.incoming.is_none()
+    }
+
+    /// Has it read only when the server wants it.
+    pub(crate) fn wait(&mut self, expectation: Expectation) {
+        self.waits = Some(Waits::NotYet(expectation));
+    }
+
+    /// Waits until it is to be sent: true; or until nothing is.
+    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some(Waits::NotYet(expectation)) = &self.waits {
+            self.waits = Some(Waits::Already(Box::new(Wait::new(expectation.clone()))));
+        }
+        let Some(Waits::Already(wait)) = &mut self.waits else { return Poll::Ready(true) };
+        match ready!(wait.poll(cx)) {
+            Heard::GoOn => {
+                self.waits = None;
+                Poll::Ready(true)
+            }
+            Heard::Answered => {
+                // The client's connection reads no more, and ends with the answer. The server's is left as it is meanwhile:
+                // hyper takes the end of a body that has not begun for a failure.
+                (self.incoming, self.arriving) = (None, None);
+                Poll::Pending
+            }
+            Heard::Over => Poll::Ready(false),
+        }
     }
 }
 
@@ -145,6 +189,13 @@ impl http_body::Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if !ready!(self.poll_wanted(cx)) {
+            return Poll::Ready(None);
+        }
+        if self.arriving.as_ref().is_some_and(Arriving::is_held_up) {
+            // hyper asks again as soon as it has written what it has.
+            return Poll::Pending;
+        }
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(incoming).poll_frame(cx);
         if let (Poll::Pending, Some(arriving)) = (&frame, &self.arriving) {
@@ -154,11 +205,12 @@ impl http_body::Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.waits.is_none() && self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
+    /// A body that is not there has no length: hyper would tell it to an HTTP/2 server, in a field that the client did not send.
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or(SizeHint::with_exact(0), http_body::Body::size_hint)
+        self.incoming.as_ref().map_or(SizeHint::default(), http_body::Body::size_hint)
     }
 }
 
@@ -182,6 +234,10 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.is_held_up() {
+            // hyper asks again as soon as it has written what it has.
+            return Poll::Pending;
+        }
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let mut frame = ready!(Pin::new(incoming).poll_frame(cx));
         if let Some(record) = &mut self.record {

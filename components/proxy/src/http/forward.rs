@@ -1,6 +1,11 @@
 //! One request to one upstream connection, and its response back.
 
-use std::{error, fmt, sync::Arc};
+use std::{
+    error::{self, Error as _},
+    fmt, io,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{
     HeaderValue, Request, Response, StatusCode,
@@ -17,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use super::{
     activity::{Activity, Granted},
     body::{Body, Record, Upload, h2_cause, unavailable},
+    expect::{self, Declined, Expectation},
     headers::{self, Becomes, Tie},
     upgrade,
 };
@@ -42,7 +48,10 @@ impl Failed {
         Self { failure, reset: h2::Reason::REFUSED_STREAM.into() }
     }
 
+    /// A server may have looked at it. Why it gave no answer is passed on, unless it says that nothing is wrong: for the
+    /// client something is.
     fn sent(failure: Failure, reason: Option<h2::Reason>) -> Self {
+        let reason = reason.filter(|reason| *reason != h2::Reason::NO_ERROR);
         Self { failure, reset: reason.unwrap_or(h2::Reason::INTERNAL_ERROR).into() }
     }
 }
@@ -82,6 +91,8 @@ pub(crate) struct Returning {
     activity: Option<Arc<Activity>>,
     /// Of the client's stream, if it is HTTP/2 and asks for a tunnel.
     downstream: Option<OnUpgrade>,
+    /// Of a body that waits for the server.
+    expectation: Option<Expectation>,
 }
 
 /// Removes from a request what concerns the client's connection alone.
@@ -92,14 +103,18 @@ pub(crate) fn prepare(
     activity: Option<Arc<Activity>>,
 ) -> (Request<Upload>, Returning) {
     let asked = headers::prepare_request(&mut head, tie);
+    headers::allow_no_authority(&mut head);
     if let Some(activity) = &activity {
         activity.set_asks(asked != Becomes::Http);
     }
     let body = Upload::new(incoming, activity.as_ref().map(Activity::arriving));
+    let is_plain_http1 = activity.is_some() && asked == Becomes::Http;
+    let waits = is_plain_http1 && !body.is_empty() && expect::is_expected(&head);
     let mut request = Request::from_parts(head, body);
+    let expectation = waits.then(|| Expectation::of(&mut request));
     let wants_tunnel = asked != Becomes::Http && activity.is_none();
     let downstream = wants_tunnel.then(|| hyper::upgrade::on(&mut request));
-    (request, Returning { asked, tie, activity, downstream })
+    (request, Returning { asked, tie, activity, downstream, expectation })
 }
 
 impl Returning {
@@ -113,8 +128,16 @@ impl Returning {
         if let Some(activity) = self.activity.filter(|_| self.asked != Becomes::Http) {
             activity.set_asks(false);
         }
+        let declined = self.expectation.filter(Expectation::is_declined);
+        let is_last = declined.is_some();
+        // Of connections that are tied, the client's ends with this response, and the server's with the client's.
+        record.declined = declined.filter(|_| self.tie == Tie::Loose).map(Declined);
         let body = Body::new(incoming, head.status, &head.headers, record);
-        Response::from_parts(head, body)
+        let mut response = Response::from_parts(head, body);
+        if is_last {
+            make_last(&mut response);
+        }
+        response
     }
 
     /// The request is over; the connections go on, each with its own record.
@@ -156,6 +179,8 @@ pub(crate) struct Unanswered {
     pub(crate) unsent: Option<Box<Request<Upload>>>,
     /// The peer proved that it did not look at the request (RFC 9113 section 8.7).
     pub(crate) is_unprocessed: bool,
+    /// The request's body is no HTTP.
+    pub(crate) is_malformed: bool,
     failure: Failure,
     reason: Option<h2::Reason>,
 }
@@ -163,11 +188,22 @@ pub(crate) struct Unanswered {
 impl Unanswered {
     /// There was no connection any more to send it on.
     pub(crate) fn closed() -> Self {
-        Self { unsent: None, is_unprocessed: false, failure: Failure::Closed, reason: None }
+        Self {
+            unsent: None,
+            is_unprocessed: false,
+            is_malformed: false,
+            failure: Failure::Closed,
+            reason: None,
+        }
+    }
+
+    /// Whether no server can have looked at the request.
+    fn is_unseen(&self) -> bool {
+        self.is_unprocessed || self.unsent.is_some()
     }
 
     /// Ends the request's record, and tells the client in the words of its protocol: a call of gRPC by a status, HTTP/2
-    /// by a reset, HTTP/1 by the end of the connection.
+    /// by a reset, HTTP/1 by the end of the connection. An HTTP/2 client is told if it may send the request again.
     ///
     /// # Errors
     /// There is no answer; hyper makes the best of it.
@@ -177,19 +213,24 @@ impl Unanswered {
         grpc: bool,
         control: Option<&Control>,
     ) -> Result<Response<Body>, Failed> {
+        if self.is_malformed {
+            exchange.malformed();
+        }
         exchange.end(match self.reason {
             Some(reason) => End::Reset(reason),
             None => End::Failed(self.failure),
         });
+        if self.is_unseen() {
+            control.into_iter().for_each(Control::arm_reset);
+            return Err(Failed::unsent(self.failure));
+        }
         if grpc && self.reason.is_none() {
             let mut response = Response::new(Body::empty());
             *response.headers_mut() = unavailable();
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             return Ok(response);
         }
-        if let Some(control) = control {
-            control.arm_reset();
-        }
+        control.into_iter().for_each(Control::arm_reset);
         Err(Failed::sent(self.failure, self.reason))
     }
 }
@@ -204,21 +245,41 @@ impl From<TrySendError<Request<Upload>>> for Unanswered {
             let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
             cause.is_remote() && (refused || cause.is_go_away())
         });
-        Self { unsent, is_unprocessed, failure, reason: cause.and_then(h2::Error::reason) }
+        let reason = cause.and_then(h2::Error::reason);
+        Self { unsent, is_unprocessed, is_malformed: is_of_malformed_body(&error), failure, reason }
     }
 }
+
+/// Whether a request failed because its body's coding makes no sense. hyper's decoder says so by the kind of its error.
+fn is_of_malformed_body(error: &hyper::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    error.is_user()
+        && causes.any(|cause| {
+            let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+        })
+}
+
+/// How long a ping may stay unanswered: a proxy that is starved of CPU for a while is not gone.
+const PONG: Duration = Duration::from_secs(20);
 
 /// Sends requests over one HTTP/2 connection.
 pub(crate) type Http2 = conn::http2::SendRequest<Upload>;
 
-/// Speaks HTTP/2 on `stream`; the second value ends with the connection.
+/// Speaks HTTP/2 on `stream`; the second value ends with the connection. As long as answers are awaited the server is asked
+/// every `ping` whether it is still there: another proxy always answers, other servers may mind.
 ///
 /// # Errors
 /// The preface could not be written.
 pub(crate) async fn open_http2(
     stream: Stream,
+    ping: Option<Duration>,
 ) -> Result<(Http2, impl Future<Output = Result<(), hyper::Error>> + Send), hyper::Error> {
     let mut client = conn::http2::Builder::new(TokioExecutor::new());
-    client.timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32);
+    client
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ping)
+        .keep_alive_timeout(PONG)
+        .max_header_list_size(MAX_HEAD_BYTES as u32);
     client.handshake(TokioIo::new(stream)).await
 }

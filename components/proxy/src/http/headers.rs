@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
-    header::{CONNECTION, CONTENT_TYPE, TE, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE},
     request, response,
 };
 
@@ -74,11 +74,24 @@ pub(crate) fn prepare_request(head: &mut request::Parts, tie: Tie) -> Becomes {
     Becomes::Http
 }
 
+/// Lets a request of HTTP/2 go on without an authority, as some clients send it with a `Host` field (RFC 9113 section 8.3.1).
+/// hyper insists on one, unless the request seems to come from HTTP/1.
+pub(crate) fn allow_no_authority(head: &mut request::Parts) {
+    if head.version == Version::HTTP_2 && head.uri.authority().is_none() {
+        head.version = Version::HTTP_11;
+    }
+}
+
 /// Removes what concerned the server's connection alone. True when the connection becomes what the request asked for.
 pub(crate) fn prepare_response(head: &mut response::Parts, asked: Becomes, tie: Tie) -> bool {
     let granted = asked.is_granted_by(head.status);
     if !granted {
         strip(&mut head.headers, head.version, tie);
+        // The coding tells where the body ends, and whoever passes the message on removes the length (RFC 9112 section
+        // 6.3). hyper does not send both.
+        if head.headers.contains_key(TRANSFER_ENCODING) {
+            head.headers.remove(CONTENT_LENGTH);
+        }
     }
     granted
 }

@@ -2,6 +2,9 @@
 //!
 //! A connection on which nothing happens for a moment is put to sleep: hyper's state and buffers, some 16 KiB on each
 //! end, are given up, and only the stream is kept. Meshes have many idle connections.
+//!
+//! hyper's buffers grow to the largest head that we take. A body must not fill them while its receiver is slow: it is read in
+//! pieces, and no piece is taken before the one before it has left (`body.rs`).
 
 use std::{
     future::{Future, poll_fn},
@@ -53,7 +56,7 @@ pub(crate) enum Ended {
 /// # Errors
 /// The client broke the connection or the protocol.
 pub(crate) async fn serve<Forward, Answer>(
-    stream: Stream,
+    mut stream: Stream,
     forward: Forward,
     activity: &Activity,
     ending: Pin<&mut impl Future<Output = ()>>,
@@ -72,6 +75,7 @@ where
         // The application's own timeouts apply: it is tied to this connection.
         .header_read_timeout(None)
         .auto_date_header(false);
+    stream.read_in_pieces();
     let mut connection = builder.serve_connection(TokioIo::new(stream), service_fn(forward));
     let fell_asleep = run(&mut connection, activity, ending).await?;
     let parts = connection.into_parts();
@@ -155,7 +159,7 @@ pub(crate) async fn sleep(
 /// # Errors
 /// None that a new connection has; hyper says it may.
 pub(crate) async fn open(
-    stream: Stream,
+    mut stream: Stream,
 ) -> Result<(Sender, client::Connection<TokioIo<Stream>, Upload>), hyper::Error> {
     let mut builder = client::Builder::new();
     builder
@@ -164,6 +168,7 @@ pub(crate) async fn open(
         .preserve_header_case(true)
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true);
+    stream.read_in_pieces();
     builder.handshake(TokioIo::new(stream)).await
 }
 

@@ -58,42 +58,60 @@ enum Application {
     Http2(Http2),
 }
 
+/// Both connections, and what is known of the client's.
+struct Pair {
+    session: Session,
+    source: TlsStatus,
+    not_after: Option<UnixTime>,
+    client: Stream,
+    application: Stream,
+}
+
 /// Serves to the end of the connection.
 pub(super) async fn serve(
     inbound: &Inbound,
     session: Session,
-    begun: Begun,
+    begun: Box<Begun>,
     version: Version,
     drain: drain::Watch,
 ) -> Result<(), hyper::Error> {
-    let Begun { opening, tls: source, not_after } = begun;
-    let (mut client, server) = opening.into_streams();
-    let Some(mut server) = Box::pin(inbound.application(&session, server)).await else {
-        client.reset();
-        return Ok(());
-    };
-    let tied = |application| Arc::new(Tied { session, source, labels: Labels::default(), application });
+    let Some(pair) = Box::pin(pair_up(inbound, session, begun)).await else { return Ok(()) };
     // Boxed once: each hand it goes through would hold room for it otherwise.
-    let ending = Box::pin(expiring(inbound, drain, not_after));
+    let ending = Box::pin(expiring(inbound, drain, pair.not_after));
     match version {
-        Version::Http1 => {
-            let activity = Activity::new(client.control(), inbound.config.timeouts.drowsy);
-            let (sender, upstream) = (Mutex::default(), server.control());
-            let tied = tied(Application::Http1 { sender, activity, upstream });
-            let streams = Box::pin(serve_http1(&tied, client, server, ending)).await?;
-            if let Some((client, server)) = streams {
-                Box::pin(inbound.copy(&tied.session, client, server, not_after)).await;
-            }
-        }
-        Version::Http2 => {
-            let serve = async {
-                let (sender, connection) = forward::open_http2(server).await?;
-                serve_http2(&tied(Application::Http2(sender)), client, connection, ending).await
-            };
-            Box::pin(serve).await?;
+        Version::Http1 => serve_http1(inbound, pair, ending).await,
+        Version::Http2 => Box::pin(serve_http2(pair, ending)).await,
+    }
+}
+
+/// None: the application refuses, and so did we.
+async fn pair_up(inbound: &Inbound, session: Session, begun: Box<Begun>) -> Option<Box<Pair>> {
+    let Begun { opening, tls: source, not_after } = *begun;
+    let (client, dialled) = opening.into_streams();
+    match inbound.application(&session, dialled).await {
+        Some(application) => Some(Box::new(Pair { session, source, not_after, client, application })),
+        None => {
+            client.reset();
+            None
         }
     }
-    Ok(())
+}
+
+impl Pair {
+    /// What HTTP/1 needs of both.
+    fn tie(mut self: Box<Self>, drowsy: Duration) -> (Arc<Tied>, Stream, Stream) {
+        let activity = Activity::new(self.client.control(), drowsy);
+        let (sender, upstream) = (Mutex::default(), self.application.control());
+        let Self { session, source, client, application, .. } = *self;
+        let tied = Application::Http1 { sender, activity, upstream }.tied(session, source);
+        (tied, client, application)
+    }
+}
+
+impl Application {
+    fn tied(self, session: Session, source: TlsStatus) -> Arc<Tied> {
+        Arc::new(Tied { session, source, labels: Labels::default(), application: self })
+    }
 }
 
 /// Waits for a reason to end the connection as soon as nothing is under way.
@@ -104,25 +122,28 @@ async fn expiring(inbound: &Inbound, drain: drain::Watch, not_after: Option<Unix
     }
 }
 
-/// Returns both connections when they stopped being HTTP.
 async fn serve_http1(
-    tied: &Arc<Tied>,
-    mut client: Stream,
-    mut application: Stream,
+    inbound: &Inbound,
+    pair: Box<Pair>,
     mut ending: Pin<Box<impl Future<Output = ()>>>,
-) -> Result<Option<(Stream, Stream)>, hyper::Error> {
+) -> Result<(), hyper::Error> {
+    let not_after = pair.not_after;
+    let (tied, mut client, mut application) = pair.tie(inbound.config.timeouts.drowsy);
     loop {
         // Boxed, so that a sleeping connection does not hold room for a waking one.
-        match Box::pin(serve_awake(tied, client, application, ending.as_mut())).await? {
-            Both::Closed => return Ok(None),
-            Both::Granted(client, application) => return Ok(Some((client, application))),
+        match Box::pin(serve_awake(&tied, client, application, ending.as_mut())).await? {
+            Both::Closed => return Ok(()),
+            Both::Granted(client, application) => {
+                Box::pin(inbound.copy(&tied.session, client, application, not_after)).await;
+                return Ok(());
+            }
             Both::Asleep(sleeping, beside) => (client, application) = (sleeping, beside),
         }
         // Whatever the application does now is its end, or makes no sense.
         let others = |cx: &mut Context<'_>| application.poll_wake(cx).map(drop);
         if !http1::sleep(&mut client, others, ending.as_mut()).await {
-            tokio::join!(http1::close(client), http1::close(application));
-            return Ok(None);
+            Box::pin(async { tokio::join!(http1::close(client), http1::close(application)) }).await;
+            return Ok(());
         }
     }
 }
@@ -162,7 +183,11 @@ async fn serve_awake(
         {
             if let Err(error) = &end {
                 tracing::debug!(%error, "the connection to the application broke");
-                activity.control().arm_reset();
+                // One that only ended has answered and does not take the rest of the request. A reset might overtake the
+                // answer.
+                if !error.is_incomplete_message() {
+                    activity.control().arm_reset();
+                }
             }
             // An upgrade that is not answered yet is no end.
             gone.store(end.is_err() || !activity.asks(), Relaxed);
@@ -190,12 +215,12 @@ async fn serve_awake(
 }
 
 async fn serve_http2(
-    tied: &Arc<Tied>,
-    client: Stream,
-    connection: impl Future<Output = Result<(), hyper::Error>>,
+    pair: Box<Pair>,
     mut ending: Pin<Box<impl Future<Output = ()>>>,
 ) -> Result<(), hyper::Error> {
-    let tied = tied.clone();
+    let Pair { session, source, client, application, .. } = *pair;
+    let (sender, connection) = forward::open_http2(application, None).await?;
+    let tied = Application::Http2(sender).tied(session, source);
     let forward = move |request| tied.clone().forward(request, None);
     let gone = AtomicBool::new(false);
     let ending = poll_fn(|cx| match gone.load(Relaxed) {
@@ -203,11 +228,13 @@ async fn serve_http2(
         false => ending.as_mut().poll(cx),
     });
     let mut client = pin!(serving::serve_http2(client, forward, ending));
-    let mut connection = pin!(connection);
+    let mut connection = Some(Box::pin(connection));
     poll_fn(|cx| {
-        if !gone.load(Relaxed)
-            && let Poll::Ready(end) = connection.as_mut().poll(cx)
+        if let Some(open) = &mut connection
+            && let Poll::Ready(end) = open.as_mut().poll(cx)
         {
+            // Dropped now: requests that still wait in it would wait for ever.
+            connection = None;
             gone.store(true, Relaxed);
             if let Err(error) = end {
                 tracing::debug!(%error, "the connection to the application broke");
@@ -231,6 +258,7 @@ impl Tied {
         let (head, incoming) = request.into_parts();
         let mut exchange = self.session.request(&head, &self.source);
         if !headers::target_fits(&head) {
+            exchange.malformed();
             exchange.end(End::Failed(Failure::Declined));
             return Ok(forward::answer(StatusCode::BAD_REQUEST, head.version));
         }
@@ -239,8 +267,14 @@ impl Tied {
         let (request, returning) = forward::prepare(head, incoming, Tie::Tied, activity);
         match self.send(request).await {
             Ok(response) => {
-                let record =
-                    Record { exchange, lease: None, control: self.control().cloned(), under_way, grpc };
+                let record = Record {
+                    exchange,
+                    lease: None,
+                    control: self.control().cloned(),
+                    under_way,
+                    grpc,
+                    declined: None,
+                };
                 Ok(returning.response(response, record))
             }
             Err(unanswered) => unanswered.answer(&mut exchange, grpc, self.control()),

@@ -15,7 +15,7 @@ use http::{Request, Response, StatusCode, header::HOST, request};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use super::{Connection, Outbound, route::Route};
+use super::{Begun, Connection, Outbound, route::Route};
 use crate::{
     balance::InFlight,
     connect::{ConnectError, Remote},
@@ -51,17 +51,13 @@ struct Balanced {
 /// Serves to the end of the connection.
 pub(super) async fn serve(
     outbound: Arc<Outbound>,
-    connection: Connection,
-    mut client: Stream,
+    begun: Box<Begun>,
     version: Version,
     drain: drain::Watch,
 ) -> Result<(), hyper::Error> {
-    let drowsy = outbound.config.timeouts.drowsy;
-    let lanes = Arc::new(Lanes::new(outbound.pool.clone(), outbound.config.timeouts.pool_idle));
-    let activity = (version == Version::Http1).then(|| Activity::new(client.control(), drowsy));
-    let balanced = Arc::new(Balanced { outbound, connection, lanes, activity, drain });
+    let (balanced, client) = Balanced::new(outbound, begun, version, drain);
     match &balanced.activity {
-        Some(activity) => Box::pin(serve_http1(&balanced, activity, client)).await,
+        Some(activity) => serve_http1(&balanced, activity, client).await,
         None => Box::pin(serve_http2(&balanced, client)).await,
     }
 }
@@ -108,6 +104,20 @@ async fn serve_http2(balanced: &Arc<Balanced>, client: Stream) -> Result<(), hyp
 }
 
 impl Balanced {
+    fn new(
+        outbound: Arc<Outbound>,
+        begun: Box<Begun>,
+        version: Version,
+        drain: drain::Watch,
+    ) -> (Arc<Self>, Stream) {
+        let (connection, mut client) = begun.into_parts();
+        let timeouts = &outbound.config.timeouts;
+        let lanes = Arc::new(Lanes::new(outbound.pool.clone(), timeouts.pool_idle));
+        let is_http1 = version == Version::Http1;
+        let activity = is_http1.then(|| Activity::new(client.control(), timeouts.drowsy));
+        (Arc::new(Self { outbound, connection, lanes, activity, drain }), client)
+    }
+
     /// The connection is not HTTP any more.
     async fn tunnel(&self, client: Stream, granted: Granted) {
         let Some(upstream) = granted.upstream else { return };
@@ -128,6 +138,7 @@ impl Balanced {
         let mut exchange = self.connection.session.request(&head, &self.connection.source);
         let (version, grpc) = (head.version, headers::is_grpc(&head));
         if !headers::target_fits(&head) {
+            exchange.malformed();
             exchange.end(End::Failed(Failure::Declined));
             return Ok(forward::answer(StatusCode::BAD_REQUEST, version));
         }
@@ -136,7 +147,14 @@ impl Balanced {
         let (request, returning) = forward::prepare(head, incoming, Tie::Loose, self.activity.clone());
         match self.send(request, &authority, route, &mut exchange).await {
             Ok((response, lease)) => {
-                let record = Record { exchange, lease, control: self.control().cloned(), under_way, grpc };
+                let record = Record {
+                    exchange,
+                    lease,
+                    control: self.control().cloned(),
+                    under_way,
+                    grpc,
+                    declined: None,
+                };
                 let mut response = returning.response(response, record);
                 if self.activity.is_some() && self.drain.is_signaled() {
                     forward::make_last(&mut response);
@@ -169,6 +187,7 @@ impl Balanced {
         mut route: Route,
         exchange: &mut Exchange,
     ) -> Result<(Response<Incoming>, Option<Lease>), Unsent> {
+        self.lanes.make_room(route.endpoints());
         let mut refused = None;
         let mut replays = 0;
         loop {
@@ -176,8 +195,13 @@ impl Balanced {
                 return Err(refused.map_or(Unsent::Nowhere, Unsent::Connect));
             };
             exchange.aimed(remote.addr(), remote.labels());
-            let mut way = match self.way(&remote, authority, route.patience(&remote)).await {
-                Ok(way) if route.is_somebody_else(&remote, way.tls()) => {
+            let security = self.outbound.connector.security(&remote, self.connection.session.peer().ip());
+            if route.may_be_somebody_else(&remote, security.is_proof()) {
+                route.leave_out(&remote);
+                continue;
+            }
+            let mut way = match self.way(&remote, &security, authority, route.patience(&remote)).await {
+                Ok(way) if route.may_be_somebody_else(&remote, way.tls().is_proof()) => {
                     route.leave_out(&remote);
                     continue;
                 }
@@ -222,14 +246,13 @@ fn replayable(
     again: Option<Request<Upload>>,
     replays: &mut usize,
 ) -> Result<Request<Upload>, Unanswered> {
-    let request =
-        unanswered.unsent.take().map(|unsent| *unsent).or(again.filter(|_| unanswered.is_unprocessed));
-    match request {
-        Some(request) if *replays < MAX_REPLAYS => {
-            *replays += 1;
-            Ok(request)
-        }
-        _ => Err(unanswered),
+    if *replays == MAX_REPLAYS {
+        return Err(unanswered);
+    }
+    *replays += 1;
+    match unanswered.unsent.take() {
+        Some(unsent) => Ok(*unsent),
+        None => again.filter(|_| unanswered.is_unprocessed).ok_or(unanswered),
     }
 }
 

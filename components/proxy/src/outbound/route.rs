@@ -6,7 +6,7 @@
 //! behind a forward proxy, with a `Host` set by hand, or when the client of a headless Service chose its pod itself. The
 //! address has the same Service, labels and identities behind it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use conduit_net::OriginalDst;
 use tokio::{
@@ -18,9 +18,10 @@ use super::{Connection, Content, Outbound};
 use crate::{
     balance::{self, Picked},
     connect::{ConnectError, Connected, Remote, Security},
-    discover::{Endpoints, Resolution, Target},
+    discover::{Endpoint, Endpoints, Resolution, Target},
     metrics::Labels,
-    session::{TlsStatus, Why},
+    pool::LANES_MAX,
+    session::Why,
 };
 
 /// Endpoints tried for one request or connection, when the first ones refuse TCP.
@@ -42,6 +43,8 @@ pub(super) struct Route {
     /// Where to go when nothing better is known.
     fallback: Option<SocketAddr>,
     tried: Vec<SocketAddr>,
+    /// Which part of many endpoints is this connection's.
+    share: u64,
 }
 
 /// A connection, and what it leads to.
@@ -51,6 +54,14 @@ pub(super) struct Opened {
 }
 
 impl Route {
+    /// How many endpoints there are to choose from.
+    pub(super) fn endpoints(&self) -> usize {
+        match &self.resolution {
+            Resolution::Known(endpoints) => endpoints.list.len(),
+            Resolution::Pending | Resolution::Unknown => 0,
+        }
+    }
+
     /// Whether a connection that did not open leaves something else to try.
     pub(super) fn failed(&mut self, remote: &Remote, draw: u64) -> bool {
         if let Remote::Endpoint(endpoint) = remote {
@@ -88,11 +99,6 @@ impl Route {
                 let enough = endpoints.doubted && !self.tried.is_empty();
                 let doubted = || address(Why::NoDiscovery, &endpoints.labels).filter(|_| enough);
                 match doubted().or_else(|| self.choose_endpoint(endpoints, draw)) {
-                    // Its address may be somebody else's by now, and nothing would tell. Kubernetes knows, and there is no
-                    // encryption to lose.
-                    Some(remote) if endpoints.doubted && proves_nothing(&remote) => {
-                        address(Why::NoDiscovery, &endpoints.labels).or(Some(remote))
-                    }
                     Some(remote) => Some(remote),
                     None if endpoints.list.is_empty() => address(Why::NoIdentity, &endpoints.labels),
                     // Endpoints that the service stands by are a reason to fail.
@@ -102,13 +108,13 @@ impl Route {
         }
     }
 
-    /// Whether `remote`, reached as `tls` says, had better be left for the original destination: the service does not
-    /// stand by it, and it does not prove to be who it was. Its address may be somebody else's by now.
-    pub(super) fn is_somebody_else(&self, remote: &Remote, tls: &TlsStatus) -> bool {
+    /// Whether `remote` had better be left for the original destination: the service does not stand by it, and it does not
+    /// prove to be who it was. Its address may be somebody else's by now, and nothing would tell; Kubernetes knows, and
+    /// there is no encryption to lose.
+    pub(super) fn may_be_somebody_else(&self, remote: &Remote, is_proven: bool) -> bool {
         let Resolution::Known(endpoints) = &self.resolution else { return false };
         let has_elsewhere = self.fallback.is_some_and(|original| original != remote.addr());
-        let proved = !matches!(tls, TlsStatus::Plain(Why::HandshakeFailed(_)));
-        endpoints.doubted && has_elsewhere && matches!(remote, Remote::Endpoint(_)) && !proved
+        endpoints.doubted && has_elsewhere && matches!(remote, Remote::Endpoint(_)) && !is_proven
     }
 
     /// Leaves `remote` out of what is still chosen from.
@@ -121,24 +127,33 @@ impl Route {
         if let Some(chosen) = self.fallback.and_then(|original| endpoints.at(original)) {
             return (!self.tried.contains(&chosen.addr)).then(|| Remote::Endpoint(chosen.clone()));
         }
-        let now = Instant::now();
-        if self.tried.is_empty() {
-            return match balance::pick(&endpoints.list, |endpoint| &*endpoint.load, now, draw) {
-                Picked::Available(index) | Picked::AllFailing(index) => {
-                    endpoints.list.get(index).cloned().map(Remote::Endpoint)
-                }
-                Picked::Nothing => None,
-            };
+        if self.tried.is_empty() && endpoints.list.len() <= LANES_MAX {
+            return pick(&endpoints.list, |endpoint| endpoint, draw).map(Remote::Endpoint);
         }
-        let untried: Vec<_> =
-            endpoints.list.iter().filter(|endpoint| !self.tried.contains(&endpoint.addr)).collect();
-        match balance::pick(&untried, |endpoint| &*endpoint.load, now, draw) {
-            Picked::Available(index) | Picked::AllFailing(index) => {
-                untried.get(index).map(|endpoint| Remote::Endpoint((*endpoint).clone()))
-            }
-            Picked::Nothing => None,
-        }
+        let untried = |endpoint: &&Arc<Endpoint>| !self.tried.contains(&endpoint.addr);
+        let own: Vec<_> = share_of(&endpoints.list, self.share).filter(untried).collect();
+        let all = || endpoints.list.iter().filter(untried).collect::<Vec<_>>();
+        let picked = pick(&own, |endpoint| endpoint, draw);
+        picked.or_else(|| pick(&all(), |endpoint| endpoint, draw)).map(Remote::Endpoint)
     }
+}
+
+/// One of `candidates`; none when there are none.
+fn pick<T>(candidates: &[T], endpoint: impl Fn(&T) -> &Arc<Endpoint>, draw: u64) -> Option<Arc<Endpoint>> {
+    match balance::pick(candidates, |candidate| &*endpoint(candidate).load, Instant::now(), draw) {
+        Picked::Available(index) | Picked::AllFailing(index) => {
+            candidates.get(index).map(|c| endpoint(c).clone())
+        }
+        Picked::Nothing => None,
+    }
+}
+
+/// As many of `endpoints` as a connection keeps connections to: those from a place on that `share` tells, which moves little
+/// when there is one endpoint more.
+fn share_of(endpoints: &[Arc<Endpoint>], share: u64) -> impl Iterator<Item = &Arc<Endpoint>> {
+    let start = ((u128::from(share) * endpoints.len() as u128) >> 64) as usize;
+    let (before, after) = endpoints.split_at(start);
+    after.iter().chain(before).take(LANES_MAX)
 }
 
 impl Outbound {
@@ -162,7 +177,7 @@ impl Outbound {
             (None, Resolution::Known(_)) => None,
             (None, _) => self.look_up(authority).await,
         };
-        Route { resolution, fallback, tried: Vec::new() }
+        Route { resolution, fallback, tried: Vec::new(), share: connection.share }
     }
 
     async fn known(&self, target: Target) -> watch::Receiver<Resolution> {
@@ -183,12 +198,19 @@ impl Outbound {
                 Security::Plain(_) if content == Content::Tls => Security::Plain(Why::AppTls),
                 security => security,
             };
+            if route.may_be_somebody_else(&remote, security.is_proof()) {
+                route.leave_out(&remote);
+                continue;
+            }
             match self.connector.open(&remote, &security, route.patience(&remote)).await {
-                Ok(connected) if route.is_somebody_else(&remote, &connected.tls) => {
+                Ok(connected) if route.may_be_somebody_else(&remote, connected.tls.is_proof()) => {
                     route.leave_out(&remote);
                     continue;
                 }
-                Ok(connected) => return Ok(Opened { remote, connected }),
+                Ok(connected) => {
+                    remote.connected();
+                    return Ok(Opened { remote, connected });
+                }
                 Err(error) => last = error,
             }
             if !route.failed(&remote, self.draw()) {
@@ -208,10 +230,47 @@ impl Outbound {
     }
 }
 
-fn proves_nothing(remote: &Remote) -> bool {
-    matches!(remote, Remote::Endpoint(endpoint) if endpoint.identity.is_none())
-}
-
 fn current(known: &watch::Receiver<Resolution>) -> Resolution {
     known.borrow().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::balance::Load;
+
+    fn endpoint(number: u16) -> Arc<Endpoint> {
+        let [high, low] = number.to_be_bytes();
+        Arc::new(Endpoint {
+            addr: ([10, 0, high, low], 80).into(),
+            identity: None,
+            labels: Labels::default(),
+            version: 1,
+            load: Arc::new(Load::new(Instant::now())),
+        })
+    }
+
+    fn chosen(list: Vec<Arc<Endpoint>>, share: u64) -> BTreeSet<SocketAddr> {
+        let endpoints = Endpoints { list, ..Endpoints::default() };
+        let resolution = Resolution::Known(Arc::new(endpoints));
+        let route = Route { resolution, fallback: None, tried: Vec::new(), share };
+        let draw = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (0..20_000).filter_map(|number| Some(route.choose(draw(number))?.addr())).collect()
+    }
+
+    // Paused, so that all cost the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_has_a_lasting_share_of_many_endpoints_and_all_of_few() {
+        assert_eq!(chosen((0..100).map(endpoint).collect(), u64::MAX / 3).len(), 100);
+        for share in [0, u64::MAX / 3, u64::MAX] {
+            let before = chosen((0..1_000).map(endpoint).collect(), share);
+            let after = chosen((0..1_001).map(endpoint).collect(), share);
+            assert_eq!((before.len(), after.len()), (LANES_MAX, LANES_MAX));
+            assert!(before.intersection(&after).count() >= LANES_MAX - 1, "{share}");
+        }
+        let shares = (0..50).map(|share| chosen((0..1_000).map(endpoint).collect(), share * (u64::MAX / 50)));
+        assert_eq!(shares.flatten().collect::<BTreeSet<_>>().len(), 1_000, "somebody uses each");
+    }
 }

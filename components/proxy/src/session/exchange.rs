@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Direction, End, Session, TlsStatus, Why};
 use crate::{
-    metrics::{Class, Labels, Route},
+    metrics::{Class, Labels, Malformed, Route},
     tap::{Asked, Eos, Tapped},
 };
 
@@ -120,6 +120,11 @@ impl Exchange {
         if let Some(response) = &mut self.response {
             response.grpc = grpc_status(trailers).or(response.grpc);
         }
+    }
+
+    /// What the client sent is no HTTP.
+    pub(crate) fn malformed(&self) {
+        self.session.recorders().metrics.malformed(Malformed::Http);
     }
 
     /// It is over.

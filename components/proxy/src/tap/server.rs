@@ -7,7 +7,7 @@ use bytes::Bytes;
 use conduit_identity::{ClientPeer, Clock, HandshakeError, Identity, Loaded, Store, UnixTime, refuse_alert};
 use conduit_net::{Accepted, Io, Listener, Prefixed};
 use conduit_proto::tap::{Event, ObserveRequest, tap_server};
-use conduit_runtime::{drain, grpc, serve::accept_loop};
+use conduit_runtime::{drain, grpc, serve::accept_crowd};
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,8 +21,8 @@ use crate::{
     session::Direction,
 };
 
-/// Connections at a time. Observe opens one; the rest are turned away, or wait.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at a time. Observe opens one. Beyond, strangers give way: whoever holds many does not keep observe out.
+const MAX_CONNECTIONS: usize = 256;
 /// How long a caller may be silent before its first byte, and take to leave after it was refused.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The first octet of a TLS record that carries a handshake (RFC 8446 section 5.1).
@@ -50,14 +50,14 @@ pub(crate) async fn serve(
     drain: drain::Watch,
 ) {
     let closing = drain.clone();
-    accept_loop(listener, MAX_CONNECTIONS, drain, move |accepted| {
+    accept_crowd(listener, MAX_CONNECTIONS, drain, move |accepted, seat| {
         let server = Server {
             tap: tap.clone(),
             guard: guard.clone(),
             metrics: metrics.clone(),
             drain: closing.clone(),
         };
-        connection(accepted, server)
+        connection(accepted, server, move || seat.keep())
     })
     .await;
 }
@@ -70,15 +70,16 @@ struct Server {
     drain: drain::Watch,
 }
 
-async fn connection(accepted: Accepted, server: Server) {
+/// `keep` keeps the connection from giving way to others.
+async fn connection(accepted: Accepted, server: Server, keep: impl Fn() + Send + Sync) {
     let peer = accepted.peer;
-    if let Err(error) = server.connection(accepted.io).await {
+    if let Err(error) = server.connection(accepted.io, &keep).await {
         tracing::debug!(%error, %peer, "a tap connection broke");
     }
 }
 
 impl Server {
-    async fn connection(self, mut io: Io) -> io::Result<()> {
+    async fn connection(self, mut io: Io, keep: &(impl Fn() + Sync)) -> io::Result<()> {
         let mut first = [0];
         timeout(PATIENCE, io.read_exact(&mut first)).await??;
         let tls = first == [TLS_HANDSHAKE];
@@ -90,6 +91,9 @@ impl Server {
             Ok(loaded) => {
                 let (io, peer) = self.handshake(&loaded, io).await.map_err(io::Error::other)?;
                 let caller = self.guard.judge(peer);
+                if self.guard.admits(caller) {
+                    keep();
+                }
                 self.calls(io, caller).await
             }
             Err(reason) => {

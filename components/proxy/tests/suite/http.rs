@@ -113,6 +113,28 @@ async fn what_the_connection_field_names_stays_behind_on_both_ways() {
 }
 
 #[tokio::test]
+async fn of_a_length_and_a_coding_the_coding_counts_and_passes_on() {
+    const CODED: &str = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path
+            .serve(|mut client| async move {
+                let head = client.head().await.to_ascii_lowercase();
+                assert!(!head.contains("content-length"), "{head}");
+                client.expect("3\r\nabc\r\n0\r\n\r\n").await;
+                client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n{CODED}")).await;
+                drop(client.rest().await);
+            })
+            .await;
+        let mut io = path.client.connect(app).await;
+        io.send(format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n{CODED}")).await;
+        let head = io.head().await.to_ascii_lowercase();
+        assert!(head.contains("transfer-encoding: chunked") && !head.contains("content-length"), "{head}");
+        io.expect("3\r\nabc\r\n0\r\n\r\n").await;
+    }
+}
+
+#[tokio::test]
 async fn trailers_arrive_when_the_client_takes_them() {
     for mode in Mode::ALL {
         let path = Path::new(mode).await;
@@ -142,6 +164,90 @@ async fn a_client_that_expects_100_continue_gets_it_and_its_body_arrives() {
         io.send("body").await;
         io.expect(OK).await;
     }
+}
+
+const EXPECTS: &str = "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+
+#[tokio::test]
+async fn nobody_but_the_server_asks_for_a_body_that_waits_for_it() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let (ask, may_ask) = tokio::sync::watch::channel(false);
+        let app = path
+            .serve(move |mut client| {
+                let mut may_ask = may_ask.clone();
+                async move {
+                    client.head().await;
+                    drop(may_ask.wait_for(|may| *may).await);
+                    client.send("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await;
+                    client.expect("body").await;
+                    client.send(OK).await;
+                    drop(client.rest().await);
+                }
+            })
+            .await;
+        for pod in [&path.client, &Pod::plain(&path.world, 3)] {
+            ask.send(false).unwrap();
+            let mut io = pod.connect(app).await;
+            io.send(EXPECTS).await;
+            assert!(io.is_silent(std::time::Duration::from_millis(200)).await, "{mode:?}: told by a proxy");
+            ask.send(true).unwrap();
+            assert_eq!(io.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
+            io.send("body").await;
+            io.expect(OK).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_the_body_arrives_alone_and_ends_the_connections() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path
+            .serve(|mut client| async move {
+                let head = client.head().await;
+                let status = head.split(['/', ' ']).nth(2).unwrap();
+                client.send(format!("HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno")).await;
+                // Some servers leave at once.
+                if status != "413" {
+                    assert!(client.rest().await.unwrap().is_empty(), "no body was sent");
+                }
+            })
+            .await;
+        for pod in [&path.client, &Pod::plain(&path.world, 3)] {
+            for status in ["417", "401", "413"] {
+                let mut io = pod.connect(app).await;
+                io.send(EXPECTS.replace("PUT /", &format!("PUT /{status}"))).await;
+                let answer = String::from_utf8(io.rest().await.unwrap()).unwrap();
+                let expected = format!("HTTP/1.1 {status} No\r\n");
+                assert!(
+                    answer.starts_with(&expected) && answer.ends_with("\r\n\r\nno"),
+                    "{mode:?}: {answer}"
+                );
+            }
+        }
+        for pod in [&path.client, &path.server] {
+            pod.until_metric("tcp_open_connections", &[], 0.0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_when_the_server_only_waits_for_it() {
+    let path = Path::new(Mode::Tls).await;
+    let app = path
+        .serve(|mut client| async move {
+            client.head().await;
+            client.expect("body").await;
+            client.send(OK).await;
+            drop(client.rest().await);
+        })
+        .await;
+    let mut io = path.client.connect(app).await;
+    io.send(EXPECTS).await;
+    assert_eq!(io.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
+    io.send("body").await;
+    io.expect(OK).await;
 }
 
 #[tokio::test]

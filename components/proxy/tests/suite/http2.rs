@@ -1,14 +1,20 @@
 //! HTTP/2 and gRPC through two proxies: streams, trailers, resets, flow control.
 
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
+use conduit_net::Io;
+use conduit_proxy::Own;
 use h2::{Reason, RecvStream, SendStream, client, server};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Client, Pod,
+    Client, Pod, World,
+    frames::{Frames, HEADERS, PING},
+    identity,
     path::{Mode, Path},
-    within,
+    serve, within,
 };
 
 type Incoming = (Request<RecvStream>, server::SendResponse<Bytes>);
@@ -98,6 +104,108 @@ async fn a_grpc_like_call_keeps_headers_messages_and_trailers() {
         let failed = [("direction", "outbound"), ("classification", "failure"), ("grpc_status_code", "5")];
         path.client.until_metric("response_total", &failed, 1.0).await;
     }
+}
+
+#[tokio::test]
+async fn no_method_gains_a_length() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = application(&path, |(request, mut respond)| async move {
+            let status = match request.headers().contains_key("content-length") {
+                true => StatusCode::BAD_REQUEST,
+                false => StatusCode::OK,
+            };
+            respond.send_response(Response::builder().status(status).body(()).unwrap(), true).unwrap();
+        })
+        .await;
+        let mut sender = connect(&path.client, app).await;
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let request = Request::builder().method(method).uri("http://web/").body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            assert_eq!(within(response).await.unwrap().status(), StatusCode::OK, "{method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_an_authority_arrives_as_it_is() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let (told, mut hears) = mpsc::unbounded_channel();
+        let app = application(&path, move |(request, mut respond)| {
+            let (head, _) = request.into_parts();
+            told.send((head.uri.to_string(), head.headers.get("host").cloned())).unwrap();
+            drop(respond.send_response(Response::new(()), true).unwrap());
+            std::future::ready(())
+        })
+        .await;
+        let stranger = Pod::plain(&path.world, 3);
+        for pod in [&path.client, &stranger] {
+            let mut io = Frames::client(pod.connect(app).await).await;
+            // GET, http, /path, host: web
+            io.request(1, b"\x82\x86\x44\x05/path\x66\x03web").await;
+            assert_eq!(
+                within(hears.recv()).await.unwrap(),
+                ("/path".to_owned(), Some("web".parse().unwrap()))
+            );
+            io.request(3, b"\x82\x86\x84").await;
+            assert_eq!(within(hears.recv()).await.unwrap(), ("/".to_owned(), None));
+            for stream in [1, 3] {
+                assert_eq!(io.next(HEADERS).await.stream, stream);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_proxy_is_asked_whether_it_is_still_there_and_nobody_else() {
+    let world = World::new().await;
+    let client = Pod::with(&world, 1, |config| {
+        let files = config.tls.own.take().unwrap().files;
+        config.tls.own = Some(Own { identity: identity("client"), files });
+        config.timeouts.ping = Duration::from_millis(50);
+    })
+    .await;
+    world.authority.issue(&identity("client")).write(client.proxy().files.path());
+    client.until_tls_is("true").await;
+    let server = Pod::plain(&world, 2);
+    let (told, mut hears) = mpsc::unbounded_channel();
+    let credentials = Arc::new(world.authority.loaded(&identity("web"), &world.clock));
+    let proxy = {
+        let told = told.clone();
+        serve(&server, move |client| {
+            let (told, credentials) = (told.clone(), credentials.clone());
+            async move {
+                let (tls, _) = conduit_identity::accept(&credentials, client.io).await.unwrap();
+                let (near, mut far) = tokio::io::duplex(64 << 10);
+                let relay = tokio::spawn(async move {
+                    let mut tls = tls;
+                    drop(tokio::io::copy_bidirectional(&mut tls, &mut far).await);
+                });
+                Frames::server(Client::new(Io::other(near))).await.next(PING).await;
+                told.send("proxy").unwrap();
+                relay.abort();
+            }
+        })
+        .await
+    };
+    let other = serve(&server, move |client| {
+        let told = told.clone();
+        async move {
+            Frames::server(client).await.next(PING).await;
+            told.send("somebody else").unwrap();
+        }
+    })
+    .await;
+    world.destination.tell(proxy, &[(proxy, Some(&identity("web")))]);
+    world.destination.tell(other, &[(other, None)]);
+    let mut senders = Vec::new();
+    for to in [other, proxy] {
+        let mut sender = connect(&client, to).await;
+        tokio::spawn(sender.send_request(post("/"), true).unwrap().0);
+        senders.push(sender);
+    }
+    assert_eq!(within(hears.recv()).await, Some("proxy"));
 }
 
 #[tokio::test]

@@ -178,6 +178,21 @@ async fn a_client_whose_certificate_does_not_verify_is_encrypted_and_shown_as_un
 }
 
 #[tokio::test]
+async fn a_client_that_stops_within_its_handshake_is_given_up() {
+    let world = World::new().await;
+    let web = Pod::meshed(&world, 2, "web").await;
+    let stranger = Pod::plain(&world, 3);
+    let app = serve(&web, echo).await;
+    let mut io = stranger.connect(app).await;
+    io.send(client_hello(identity("web").as_str())).await;
+    // The server's half of it, and the end.
+    drop(io.rest().await);
+    let labels = [("direction", "inbound"), ("result", "timeout")];
+    web.until_metric("tls_handshake_total", &labels, 1.0).await;
+    web.until_metric("tcp_open_total", &[], 0.0).await;
+}
+
+#[tokio::test]
 async fn a_hello_in_any_split_is_terminated() {
     let world = World::new().await;
     let web = Pod::meshed(&world, 2, "web").await;

@@ -6,14 +6,17 @@
 mod support;
 
 mod discovery;
+mod going_away;
 mod http;
 mod http2;
 mod idle;
 mod inbound;
 mod layering;
 mod leaving;
+mod malformed;
 mod outbound;
 mod shutdown;
+mod stalling;
 mod tap;
 mod tcp;
 mod telemetry;

@@ -8,6 +8,7 @@ use crate::support::{
     identity,
     path::{Mode, Path},
     serve,
+    web::{Browser, Form, web},
 };
 
 /// Answers requests with its own name.
@@ -47,6 +48,27 @@ async fn requests_are_balanced_over_the_endpoints_of_the_service_they_were_going
     crate::support::eventually(async || get(&mut io, "web").await == "b").await;
     for _ in 0..10 {
         assert_eq!(get(&mut io, "web").await, "b");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_each_of_many_endpoints_is_opened_once() {
+    let world = World::new().await;
+    let servers = Pod::plain(&world, 2);
+    let client = Pod::without_tls(&world, 1).await;
+    let mut apps = Vec::new();
+    for _ in 0..40 {
+        apps.push((web(&servers, "a").await, None));
+    }
+    world.destination.tell(SERVICE, &apps);
+    for form in [Form::Http1, Form::Http2] {
+        let mut browser = Browser::open(&client, SERVICE.parse().unwrap(), form, "web.shop").await;
+        for _ in 0..400 {
+            assert_eq!(browser.get("/").await.0, 200);
+        }
+    }
+    for (app, _) in apps {
+        assert!(world.wires(app).len() <= 2, "{app}");
     }
 }
 

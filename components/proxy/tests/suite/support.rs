@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod authority;
 pub(crate) mod destination;
+pub(crate) mod frames;
 pub(crate) mod path;
 pub(crate) mod pod;
 pub(crate) mod script;

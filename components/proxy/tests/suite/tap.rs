@@ -13,6 +13,7 @@ use conduit_proto::tap::{
 use conduit_runtime::grpc::{Channel, Transport};
 use futures::FutureExt;
 use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
 use tonic::{Code, Streaming};
 
 use crate::support::{
@@ -213,4 +214,24 @@ async fn a_reader_that_does_not_read_slows_nobody() {
     }
     drop(events);
     server.until_metric("tap_active", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn strangers_who_hold_every_connection_do_not_keep_observe_out() {
+    let world = World::new().await;
+    let (client, server, to) = two(&world, true).await;
+    let mut events = observe(&world, &server, "web", 1, everything()).await;
+    let mut strangers = Vec::new();
+    for _ in 0..300 {
+        let mut io = within(TokioNetwork::shared().connect(server.proxy().bound.tap)).await.unwrap();
+        // The beginning of HTTP/2, and no more.
+        within(io.write_all(b"PRI")).await.unwrap();
+        strangers.push(io);
+    }
+    let mut another = observe(&world, &server, "web", 1, everything()).await;
+    let mut browser = Browser::open(&client, to, Form::Http1, "web.shop").await;
+    assert_eq!(browser.get("/").await.0, 200);
+    for events in [&mut events, &mut another] {
+        assert_eq!(next_request(events).await.status, 200);
+    }
 }

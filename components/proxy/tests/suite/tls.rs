@@ -1,12 +1,15 @@
 //! TLS between two proxies, and what happens when it cannot be: the request is served all the same, once, and soon.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use conduit_identity::{Files, UnixTime};
+use conduit_net::Io;
 use tokio::time::Instant;
 
 use crate::support::{
-    Authority, Client, HOUR, NOW, Pod, World, eventually, identity,
+    Authority, Client, HOUR, NOW, Pod, World,
+    authority::Issued,
+    eventually, identity,
     path::{Mode, Path},
     serve,
 };
@@ -147,6 +150,78 @@ async fn a_server_of_another_name_refuses_or_fails() {
     })
     .await;
     assert_falls_back(&world, &client, app, "timeout").await;
+}
+
+#[tokio::test]
+async fn a_server_that_proves_another_name_is_not_believed() {
+    let (world, client, impostor) = broken(async |world| Pod::plain(world, 2)).await;
+    let other = Arc::new(world.authority.loaded(&identity("other"), &world.clock));
+    let app = serve(&impostor, move |mut client| {
+        let other = other.clone();
+        async move {
+            let Io::Tcp(tcp) = &client.io else { panic!("a real socket") };
+            let mut first = [0];
+            tcp.peek(&mut first).await.unwrap();
+            match first {
+                [22] => drop(conduit_identity::accept(&other, client.io).await),
+                _ => drop(plain_requests(&mut client).await),
+            }
+        }
+    })
+    .await;
+    assert_falls_back(&world, &client, app, "wrong_name").await;
+}
+
+#[tokio::test]
+async fn a_key_of_another_certificate_is_not_used_by_a_client() {
+    let world = World::new().await;
+    let web = Pod::meshed(&world, 2, "web").await;
+    let client = Pod::without_credentials(&world, 1, "client").await;
+    let app = answering(&web, BODY).await;
+    world.destination.tell(app, &[(app, Some(&identity("web")))]);
+    let (issued, another) =
+        (world.authority.issue(&identity("client")), world.authority.issue(&identity("client")));
+    Issued { key: another.key, ..issued.clone() }.write(client.proxy().files.path());
+    client.until_tls_is("bad_credentials").await;
+    get(&client, app).await;
+    let labels = [("direction", "outbound"), ("tls", "bad_credentials")];
+    client.until_metric("response_total", &labels, 1.0).await;
+    issued.write(client.proxy().files.path());
+    client.until_tls_is("true").await;
+    get(&client, app).await;
+    client.until_metric("response_total", &[("direction", "outbound"), ("tls", "true")], 1.0).await;
+}
+
+#[tokio::test]
+async fn opaque_bytes_and_servers_that_speak_first_fall_back_too() {
+    let (world, client, web) = broken(async |world| {
+        let web = Pod::without_credentials(world, 2, "web").await;
+        Authority::new().issue(&identity("web")).write(web.proxy().files.path());
+        web.until_tls_is("true").await;
+        web
+    })
+    .await;
+    let echo = serve(&web, |mut client| async move {
+        let said = client.receive(4).await;
+        client.send(said).await;
+    })
+    .await;
+    let greeting = serve(&web, |mut client| async move { client.send("greeting").await }).await;
+    for app in [echo, greeting] {
+        world.destination.tell(app, &[(app, Some(&identity("web")))]);
+    }
+    for connections in 1..=2 {
+        let start = Instant::now();
+        let mut io = client.connect(echo).await;
+        io.send(b"\x01\x02\x03\x04").await;
+        io.expect(b"\x01\x02\x03\x04").await;
+        assert!(io.rest().await.unwrap().is_empty());
+        assert_eq!(client.connect(greeting).await.rest().await.unwrap(), b"greeting");
+        assert!(start.elapsed() < Duration::from_millis(3_000), "{:?}", start.elapsed());
+        let labels = [("peer", "dst"), ("tls", "handshake_failed"), ("tls_reason", "untrusted")];
+        client.until_metric("tcp_open_total", &labels, 2.0 * f64::from(connections)).await;
+    }
+    client.until_metric("tls_fallback_total", &[("reason", "untrusted")], 2.0).await;
 }
 
 #[tokio::test]

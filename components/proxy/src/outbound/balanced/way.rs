@@ -78,11 +78,11 @@ impl Balanced {
     pub(super) async fn way(
         &self,
         remote: &Remote,
+        security: &Security,
         authority: &str,
         patience: Option<Duration>,
     ) -> Result<Way, ConnectError> {
-        let security = self.outbound.connector.security(remote, self.connection.session.peer().ip());
-        let key = KeyRef { addr: remote.addr(), security: &security, authority };
+        let key = KeyRef { addr: remote.addr(), security, authority };
         match self.activity {
             Some(_) => match self.lanes.take(key) {
                 Some((key, Kept::Awake(idle))) => {
@@ -91,13 +91,13 @@ impl Balanced {
                 Some((key, Kept::Asleep(asleep))) => self.lease(key, asleep).await.map(Way::Http1),
                 // Boxed: a handshake is large, and most requests need none.
                 None => {
-                    Box::pin(self.open_http1(remote, &security, authority, patience)).await.map(Way::Http1)
+                    Box::pin(self.open_http1(remote, security, authority, patience)).await.map(Way::Http1)
                 }
             },
             None => {
                 let place = self.lanes.shared(key);
                 let shared =
-                    place.get_or_try_init(|| Box::pin(self.share(remote, &security, patience))).await?;
+                    place.get_or_try_init(|| Box::pin(self.share(remote, security, patience))).await?;
                 Ok(Way::Http2(shared.clone()))
             }
         }
@@ -132,7 +132,8 @@ impl Balanced {
         patience: Option<Duration>,
     ) -> Result<Shared, ConnectError> {
         let Connected { stream, tls, not_after } = self.open(remote, security, patience).await?;
-        let (sender, connection) = forward::open_http2(stream).await.map_err(broken)?;
+        let ping = matches!(tls, TlsStatus::Mutual { .. }).then_some(self.outbound.config.timeouts.ping);
+        let (sender, connection) = forward::open_http2(stream, ping).await.map_err(broken)?;
         run(connection);
         Ok(Shared { sender, tls: Arc::new(tls), not_after })
     }
@@ -147,9 +148,7 @@ impl Balanced {
             Some(spare) => spare,
             None => self.outbound.connector.open(remote, security, patience).await?,
         };
-        if let Remote::Endpoint(endpoint) = remote {
-            endpoint.load.connected();
-        }
+        remote.connected();
         Ok(connected)
     }
 

@@ -52,7 +52,7 @@ impl World {
         let addr = SocketAddr::from(([10, 0, 0, 9], 4_190));
         let accepted =
             Accepted { io: Io::other(far), peer: PeerAddr(addr), local: LocalAddr(addr), original_dst: None };
-        (near, AbortOnDropHandle::new(tokio::spawn(connection(accepted, self.server.clone()))))
+        (near, AbortOnDropHandle::new(tokio::spawn(connection(accepted, self.server.clone(), || {}))))
     }
 
     /// A caller who presents a certificate for `caller` under `root`.
