@@ -4,14 +4,18 @@
 
 use std::{fmt, time::Duration};
 
+use conduit_mesh::Sidecar;
+use conduit_runtime::Seed;
 use rand::{RngExt, rngs::StdRng};
 
-use crate::plan::{FAULTS, Plan};
+use crate::plan::{FAULTS, Plan, Sketched};
 
 mod act;
+mod impostor;
 mod secrets;
 
 pub(crate) use act::Actor;
+pub(crate) use impostor::Impostor;
 
 /// A fault and its time.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +113,8 @@ pub enum Fault {
     CaCutOff,
     /// One more CA contends for the Lease.
     AnotherCa,
+    /// One more CA believes that it leads, whoever else does.
+    RivalCa,
     /// The API server answers with an error.
     ApiFails {
         /// 409, 410, 429, 500.
@@ -137,6 +143,11 @@ pub enum Fault {
     },
     /// The CA is down, and the trust bundle of a workload's namespace is gone; the CA comes back.
     NoBundle(Workload),
+    /// The CA is down, and the trust bundle of a workload's namespace holds a root of which nothing is, and no other; the CA
+    /// comes back.
+    OldBundle(Workload),
+    /// A workload's certificate is replaced by another one again and again, while handshakes with its pods take long.
+    Renewals(Workload),
     /// The clocks of a workload's machines jump, and jump back.
     ClockJump {
         /// Whose.
@@ -146,6 +157,13 @@ pub enum Fault {
     },
     /// The destination service is killed, and started again.
     DestinationDown,
+    /// The destination service is killed, and another one tells names of another trust domain.
+    DestinationWrong,
+    /// The destination service is killed, and another one begins with endpoints as they were so many changes ago.
+    DestinationForgets {
+        /// How many changes it misses.
+        events: usize,
+    },
     /// Everything between pods and the destination service takes longer.
     DestinationSlow(Duration),
     /// A pod's sidecar is restarted.
@@ -154,6 +172,13 @@ pub enum Fault {
         pod: Pod,
         /// It may let go of what is under way first.
         is_graceful: bool,
+    },
+    /// A server's pod is gone, and somebody else at its address accepts every handshake of the mesh.
+    Impostor {
+        /// Whose pod goes.
+        of: usize,
+        /// With what it tries to pass for it.
+        shows: Shown,
     },
     /// Every pod of a server is replaced by another; addresses are used again.
     Rollout(usize),
@@ -179,12 +204,39 @@ pub enum Damage {
     Swapped,
     /// They are from a root that nobody trusts.
     WrongRoot,
+    /// They are past.
+    Expired,
+    /// They begin tomorrow.
+    NotYetValid,
+}
+
+/// What an impostor shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// A certificate that is good, for another name.
+    AnotherName,
+    /// One of the name it was asked for, which is past.
+    Expired,
+    /// One of the name it was asked for, from a root that nobody trusts.
+    Untrusted,
+}
+
+impl Shown {
+    /// Each.
+    pub const ALL: [Self; 3] = [Self::AnotherName, Self::Expired, Self::Untrusted];
 }
 
 impl Damage {
     /// Each.
-    pub const ALL: [Self; 5] =
-        [Self::Removed, Self::Truncated, Self::KeyMismatch, Self::Swapped, Self::WrongRoot];
+    pub const ALL: [Self; 7] = [
+        Self::Removed,
+        Self::Truncated,
+        Self::KeyMismatch,
+        Self::Swapped,
+        Self::WrongRoot,
+        Self::Expired,
+        Self::NotYetValid,
+    ];
 }
 
 impl fmt::Display for Planned {
@@ -195,46 +247,49 @@ impl fmt::Display for Planned {
 
 /// How long a pod takes that is replaced: the new one's start, and the old one's grace and end.
 const REPLACED: Duration = Duration::from_secs(11);
+/// How long a CA waits for a Lease that its predecessor could not give up, and a look at it.
+const LEASE: Duration = Duration::from_secs(18);
+
+/// When nothing of what is broken in `plan` goes on any more. Some faults take their time, and what is to be broken meanwhile
+/// waits for that.
+pub(crate) fn over(plan: &Plan) -> Duration {
+    let mut faults: Vec<&Planned> = plan.faults.iter().collect();
+    faults.sort_by_key(|planned| planned.from);
+    let keeps_lease = faults.iter().any(|planned| planned.fault.keeps_lease());
+    let (mut free, mut over) = (Duration::ZERO, Duration::ZERO);
+    for Planned { from, until, fault } in faults {
+        free = free.max(*from) + fault.takes(plan);
+        let issued = if keeps_lease && fault.wants_certificates() { LEASE } else { Duration::ZERO };
+        over = over.max(free).max(*until + issued);
+    }
+    over
+}
 
 impl Planned {
-    /// When nothing of it goes on any more: some faults take their time.
-    pub fn over(&self, plan: &Plan) -> Duration {
-        let pods = match &self.fault {
-            Fault::Rollout(server) => plan.servers.get(*server).map_or(1, |server| server.replicas),
-            Fault::Takeover { .. } | Fault::ProxyRestart { .. } => 1,
-            _ => 0,
-        };
-        self.until.max(self.from + REPLACED * u32::try_from(pods).unwrap_or(u32::MAX))
-    }
-
     /// A fault of a world.
-    pub(crate) fn draw(plan: &Plan, rng: &mut StdRng) -> Self {
-        let (first, last) = FAULTS;
-        let from = first + Duration::from_millis(rng.random_range(0..6_000));
-        let lasts = Duration::from_millis(rng.random_range(500..8_000));
-        Self { from, until: (from + lasts).min(last), fault: Fault::draw(plan, rng) }
+    pub(crate) fn draw(plan: &Plan, sketched: &Sketched) -> Self {
+        let mut rng = Seed::fixed(sketched.draw).fork("fault").rng();
+        let from = (FAULTS.0 + sketched.after).min(FAULTS.1);
+        let fault = (0..TRIES).find_map(|_| Fault::draw(plan, &mut rng)).unwrap_or(Fault::CaDown);
+        Self { from, until: (from + sketched.lasts).min(FAULTS.1), fault }
     }
 }
 
+/// How many kinds of faults are drawn until one is possible in a world.
+const TRIES: u32 = 50;
+
 impl Fault {
     /// How many kinds [`Fault::draw`] knows.
-    const KINDS: u32 = 21;
+    const KINDS: u32 = 28;
 
-    fn draw(plan: &Plan, rng: &mut StdRng) -> Self {
-        let server = rng.random_range(0..plan.servers.len());
-        let replica = rng.random_range(0..plan.servers[server].replicas);
-        let to = Pod::Server(server, replica);
-        let client = Pod::Client(rng.random_range(0..plan.clients.len()));
+    /// None when the world has nobody whom that kind could concern: a workload without a proxy has no certificate to lose.
+    fn draw(plan: &Plan, rng: &mut StdRng) -> Option<Self> {
+        let (asking, server) = plan.draw_pair(rng)?;
+        let (to, client) = (plan.draw_pod(server, rng), Pod::Client(asking));
         let times = rng.random_range(1..12);
-        let of = if rng.random_bool(0.6) {
-            Workload::Server(server)
-        } else {
-            Workload::Client(rng.random_range(0..plan.clients.len()))
-        };
-        let either = if rng.random_bool(0.5) { to } else { client };
-        match rng.random_range(0..Self::KINDS) {
+        Some(match rng.random_range(0..Self::KINDS) {
             0 => Self::Partition { a: client, b: to, is_one_way: rng.random_bool(0.5) },
-            1 => Self::CutOff(either),
+            1 => Self::CutOff(plan.draw_meshed_pod(rng)?),
             2 => Self::Crash(to),
             3 => Self::Reset { to, after_bytes: rng.random_range(1..6_000), times },
             4 => Self::BlackHole { to, times },
@@ -249,21 +304,63 @@ impl Fault {
             10 => Self::StaleLists { events: rng.random_range(1..30) },
             11 => Self::WatchesCut,
             12 => Self::ApiDown { is_silent: rng.random_bool(0.5) },
-            13 | 14 => Self::Secret { of, damage: Damage::ALL[rng.random_range(0..Damage::ALL.len())] },
-            15 => Self::NoBundle(of),
+            13 | 14 => {
+                let damage = Damage::ALL[rng.random_range(0..Damage::ALL.len())];
+                Self::Secret { of: plan.draw_with_tls(rng)?, damage }
+            }
+            15 => Self::NoBundle(plan.draw_with_tls(rng)?),
             16 => {
                 let hours = rng.random_range(-40..40_i64);
-                Self::ClockJump { of, by_ms: hours * 3_600_000 }
+                Self::ClockJump { of: plan.draw_with_tls(rng)?, by_ms: hours * 3_600_000 }
             }
             17 => Self::DestinationDown,
             18 => Self::DestinationSlow(Duration::from_millis(rng.random_range(50..800))),
-            19 => Self::ProxyRestart { pod: either, is_graceful: rng.random_bool(0.7) },
-            _ if rng.random_bool(0.6) => Self::Rollout(server),
-            _ => {
+            19 => Self::ProxyRestart { pod: plan.draw_meshed_pod(rng)?, is_graceful: rng.random_bool(0.7) },
+            20 => Self::Rollout(server),
+            // A server that loses its only pod is as dead without Conduit.
+            21 if plan.servers.len() > 1 && plan.servers[server].replicas > 1 => {
                 let other = (server + 1 + rng.random_range(0..plan.servers.len() - 1)) % plan.servers.len();
                 Self::Takeover { from: server, to: other }
             }
+            21 | 22 => Self::RivalCa,
+            23 => Self::OldBundle(plan.draw_with_tls(rng)?),
+            24 => Self::Renewals(plan.draw_with_tls(rng)?),
+            25 => Self::DestinationWrong,
+            26 => Self::DestinationForgets { events: rng.random_range(1..8) },
+            _ => {
+                let meshed = plan.servers[server].sidecar == Sidecar::Tls;
+                let shows = Shown::ALL[rng.random_range(0..Shown::ALL.len())];
+                meshed.then_some(Self::Impostor { of: server, shows })?
+            }
+        })
+    }
+
+    /// How long it takes to bring about.
+    fn takes(&self, plan: &Plan) -> Duration {
+        match self {
+            Self::Rollout(server) => {
+                let pods = plan.servers.get(*server).map_or(1, |server| server.replicas);
+                REPLACED * u32::try_from(pods).unwrap_or(u32::MAX)
+            }
+            Self::Takeover { .. } | Self::ProxyRestart { .. } => REPLACED,
+            Self::StaleLists { .. } => Duration::from_secs(2),
+            Self::Renewals(_) => Duration::from_secs(4),
+            Self::DestinationWrong | Self::DestinationForgets { .. } => Duration::from_secs(1),
+            _ => Duration::ZERO,
         }
+    }
+
+    /// Whether a CA may be unable to give its Lease up.
+    fn keeps_lease(&self) -> bool {
+        matches!(
+            self,
+            Self::ApiFails { .. } | Self::ApiDown { .. } | Self::StaleLists { .. } | Self::CaCutOff
+        )
+    }
+
+    /// Whether certificates have to be issued once it is over.
+    fn wants_certificates(&self) -> bool {
+        matches!(self, Self::Secret { .. } | Self::NoBundle(_) | Self::OldBundle(_) | Self::Renewals(_))
     }
 
     /// Whether it concerns Conduit alone: the run without Conduit has nothing of the kind.
@@ -276,6 +373,8 @@ impl Fault {
                 | Self::BlackHole { .. }
                 | Self::Slow { .. }
                 | Self::LateHello { .. }
+                | Self::Impostor { .. }
+                | Self::Renewals(_)
                 | Self::Rollout(_)
                 | Self::Takeover { .. }
         )

@@ -257,6 +257,8 @@ pub struct WireConnection {
     pub markers: Vec<(OpId, Duration)>,
     /// When a fault came over it: it was reset, or it swallows, or its link was cut, or a host at its end died.
     pub broken_by_fault: Option<Duration>,
+    /// Since when it is as before again, after its link was cut.
+    pub whole_since: Option<Duration>,
     /// Whether a fault held the client's first bytes back. Who waits no longer for them takes them for no protocol at all.
     pub is_late: bool,
 }

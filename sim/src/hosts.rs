@@ -94,10 +94,15 @@ impl Machines {
 
     /// Boots a host that was killed. Nothing runs on it until it is told to. One that runs goes on.
     pub fn boot(&self, ip: IpAddr) {
-        if self.name(ip).is_some_and(|name| !self.0.state.lock().inboxes.contains_key(&name)) {
+        if self.is_down(ip) {
             self.0.wire.revive(ip);
             self.order(ip, Order::Boot);
         }
+    }
+
+    /// Whether a host was killed and has not booted.
+    pub fn is_down(&self, ip: IpAddr) -> bool {
+        self.name(ip).is_some_and(|name| !self.0.state.lock().inboxes.contains_key(&name))
     }
 
     fn name(&self, ip: IpAddr) -> Option<String> {

@@ -2,12 +2,13 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use conduit_ca::Lifetimes;
 use conduit_mesh::Sidecar;
 use conduit_runtime::Seed;
 use rand::{RngExt, rngs::StdRng};
 
 use crate::{
-    fault::{Fault, Planned},
+    fault::{Fault, Planned, Pod, Workload, over},
     history::Protocol,
     workload::Style,
 };
@@ -22,6 +23,43 @@ pub const SETTLE: Duration = Duration::from_secs(20);
 pub const CALM: Duration = Duration::from_secs(6);
 /// How long operations under way at the end may take.
 const LAST: Duration = Duration::from_secs(6);
+
+/// Where workloads are.
+const NAMESPACES: [&str; 2] = ["shop", "bank"];
+
+/// A world and its story in a few numbers: what is generated and made smaller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sketch {
+    /// Decides whatever is not said here.
+    pub seed: u64,
+    /// How many servers, at least one.
+    pub servers: usize,
+    /// How many clients, at least one.
+    pub clients: usize,
+    /// What is broken.
+    pub faults: Vec<Sketched>,
+}
+
+/// A fault in a few numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sketched {
+    /// Decides which one it is.
+    pub draw: u64,
+    /// How long after the first moment at which something may break it begins.
+    pub after: Duration,
+    /// How long it lasts, at most to the last such moment.
+    pub lasts: Duration,
+}
+
+impl Sketched {
+    fn draw(rng: &mut StdRng) -> Self {
+        Self {
+            draw: rng.random(),
+            after: Duration::from_millis(rng.random_range(0..6_000)),
+            lasts: Duration::from_millis(rng.random_range(500..8_000)),
+        }
+    }
+}
 
 /// A world and its story.
 #[derive(Debug, Clone)]
@@ -46,6 +84,8 @@ pub struct Plan {
     pub until: Duration,
     /// Wall-clock seconds for each simulated one.
     pub wall_speed: u32,
+    /// How long certificates live, by wall clocks.
+    pub lifetimes: Lifetimes,
 }
 
 /// A Deployment with a Service of the same name.
@@ -120,50 +160,92 @@ impl Plan {
             faults: Vec::new(),
             until: BEGIN + Duration::from_secs(10),
             wall_speed: 1,
+            lifetimes: Lifetimes::default(),
         }
     }
 
     /// The world of a seed.
     pub fn of_seed(seed: u64) -> Self {
-        let mut rng = Seed::fixed(seed).fork("plan").rng();
+        let mut rng = Seed::fixed(seed).fork("sketch").rng();
+        let (servers, clients) = (rng.random_range(2..=4), rng.random_range(1..=3));
+        let faults = (0..rng.random_range(1..=3)).map(|_| Sketched::draw(&mut rng)).collect();
+        Self::of_sketch(&Sketch { seed, servers, clients, faults })
+    }
+
+    /// The world of a sketch.
+    pub fn of_sketch(sketch: &Sketch) -> Self {
+        let seed = Seed::fixed(sketch.seed).fork("plan");
+        let mut rng = seed.rng();
         let low = Duration::from_micros(rng.random_range(100..1_500));
         let mut plan = Self {
             tick: Duration::from_millis(2),
             latency: (low, low + Duration::from_micros(rng.random_range(0..6_000))),
-            ca_replicas: 1 + usize::from(rng.random_bool(0.25)),
+            ca_replicas: [0, 1, 1, 1, 1, 1, 1, 1, 2, 2][rng.random_range(0..10)],
             destination_replicas: 1 + usize::from(rng.random_bool(0.25)),
-            ..Self::quiet(seed)
+            ..Self::quiet(sketch.seed)
         };
-        let namespaces = ["shop", "bank"];
-        let mut hosts = 0;
-        plan.servers = (0..rng.random_range(2..=4))
-            .map(|number| {
-                let namespace = namespaces[rng.random_range(0..namespaces.len())];
-                let server = Server::draw(namespace, &format!("server-{number}"), &mut rng);
-                hosts += server.replicas;
-                server
-            })
-            .collect();
-        plan.clients = (0..rng.random_range(1..=3))
-            .map(|number| {
-                let namespace = namespaces[rng.random_range(0..namespaces.len())];
-                Client::draw(namespace, &format!("client-{number}"), &plan.servers, &mut rng)
-            })
-            .collect();
-        plan.faults = (0..rng.random_range(1..=3)).map(|_| Planned::draw(&plan, &mut rng)).collect();
+        // Each has randomness of its own, so that a world with fewer is otherwise the same.
+        let servers = (0..sketch.servers).map(|number| {
+            let name = format!("server-{number}");
+            Server::draw(&name, &mut seed.fork(&name).rng())
+        });
+        plan.servers = servers.collect();
+        let clients = (0..sketch.clients).map(|number| {
+            let name = format!("client-{number}");
+            Client::draw(&name, &plan.servers, &mut seed.fork(&name).rng())
+        });
+        plan.clients = clients.collect();
+        plan.faults = sketch.faults.iter().map(|sketched| Planned::draw(&plan, sketched)).collect();
+        if plan.ca_replicas == 0 {
+            plan.faults.push(Planned { from: FAULTS.0, until: FAULTS.0, fault: Fault::AnotherCa });
+        }
         plan.faults.sort_by_key(|planned| planned.from);
-        let over = plan.faults.iter().map(|planned| planned.over(&plan)).max().unwrap_or_default();
-        plan.until = over.max(FAULTS.1) + SETTLE + CALM;
+        plan.until = over(&plan).max(FAULTS.1) + SETTLE + CALM;
         plan
     }
 
     /// Adds a fault.
     #[must_use]
     pub fn fault(mut self, from: Duration, until: Duration, fault: Fault) -> Self {
-        let planned = Planned { from, until, fault };
-        self.until = self.until.max(planned.over(&self) + SETTLE + CALM);
-        self.faults.push(planned);
+        self.faults.push(Planned { from, until, fault });
+        self.until = self.until.max(over(&self) + SETTLE + CALM);
         self
+    }
+
+    /// A client, and a server that it asks.
+    pub(crate) fn draw_pair(&self, rng: &mut StdRng) -> Option<(usize, usize)> {
+        let clients = self.clients.iter().enumerate();
+        let pairs: Vec<_> = clients
+            .flat_map(|(client, asking)| asking.asks.iter().map(move |asks| (client, asks.server)))
+            .collect();
+        draw(&pairs, rng)
+    }
+
+    /// One of a server's pods.
+    pub(crate) fn draw_pod(&self, server: usize, rng: &mut StdRng) -> Pod {
+        Pod::Server(server, rng.random_range(0..self.servers[server].replicas.max(1)))
+    }
+
+    /// A workload that was injected with TLS.
+    pub(crate) fn draw_with_tls(&self, rng: &mut StdRng) -> Option<Workload> {
+        draw(&self.workloads(|sidecar| sidecar == Sidecar::Tls), rng)
+    }
+
+    /// A pod that has a proxy.
+    pub(crate) fn draw_meshed_pod(&self, rng: &mut StdRng) -> Option<Pod> {
+        Some(match draw(&self.workloads(|sidecar| sidecar != Sidecar::Absent), rng)? {
+            Workload::Server(server) => self.draw_pod(server, rng),
+            Workload::Client(client) => Pod::Client(client),
+        })
+    }
+
+    fn workloads(&self, is_meant: fn(Sidecar) -> bool) -> Vec<Workload> {
+        let servers = self.servers.iter().map(|server| server.sidecar).enumerate();
+        let servers = servers.map(|(at, sidecar)| (Workload::Server(at), sidecar));
+        let clients = self.clients.iter().map(|client| client.sidecar).enumerate();
+        let clients = clients.map(|(at, sidecar)| (Workload::Client(at), sidecar));
+        let all = servers.chain(clients).filter(|(_, sidecar)| is_meant(*sidecar));
+        all.map(|(workload, _)| workload).collect()
     }
 
     /// Hosts that the world needs: those of its pods, and some for pods that replace others.
@@ -208,7 +290,8 @@ impl Server {
         self
     }
 
-    fn draw(namespace: &str, name: &str, rng: &mut StdRng) -> Self {
+    fn draw(name: &str, rng: &mut StdRng) -> Self {
+        let namespace = NAMESPACES[rng.random_range(0..NAMESPACES.len())];
         let protocols: Vec<Protocol> = Protocol::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect();
         let protocols = if protocols.is_empty() { vec![Protocol::Http1] } else { protocols };
         let delay = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..400) };
@@ -256,7 +339,8 @@ impl Client {
         self
     }
 
-    fn draw(namespace: &str, name: &str, servers: &[Server], rng: &mut StdRng) -> Self {
+    fn draw(name: &str, servers: &[Server], rng: &mut StdRng) -> Self {
+        let namespace = NAMESPACES[rng.random_range(0..NAMESPACES.len())];
         let mut asks = Vec::new();
         for (place, server) in servers.iter().enumerate() {
             for protocol in &server.protocols {
@@ -284,6 +368,10 @@ impl Asks {
             lengths: 0..=if rng.random_bool(0.2) { 40_000 } else { 1_500 },
         }
     }
+}
+
+fn draw<T: Copy>(from: &[T], rng: &mut StdRng) -> Option<T> {
+    (!from.is_empty()).then(|| from[rng.random_range(0..from.len())])
 }
 
 fn sidecar(rng: &mut StdRng) -> Sidecar {

@@ -20,6 +20,8 @@ use crate::{
 
 /// How often files are looked at.
 const PERIOD: Duration = Duration::from_millis(20);
+/// The link that a kubelet swaps, and to a new name each time, when a volume changes.
+const VERSION_LINK: &str = "..data";
 
 /// The lives of all pods. Cloning shares.
 #[derive(Clone)]
@@ -38,7 +40,8 @@ struct Entry {
     directory: PathBuf,
     /// When its proxy went down, unless it is up.
     down: Option<Duration>,
-    /// What the files held when they were last looked at.
+    /// Which version of the volume was looked at last, and what its files held.
+    version: Option<PathBuf>,
     files: Files,
     /// The chain of each of the life's credentials.
     chains: Vec<Vec<CertificateDer<'static>>>,
@@ -158,7 +161,7 @@ impl State {
                 };
                 let down = (sidecar != Sidecar::Absent).then_some(now);
                 let (files, chains) = (Files::default(), Vec::new());
-                let mut entry = Entry { life, directory: identity_dir, down, files, chains };
+                let mut entry = Entry { life, directory: identity_dir, down, version: None, files, chains };
                 entry.look(&self.provider, &mut self.roots);
                 self.pods.push(entry);
                 return;
@@ -185,6 +188,11 @@ impl State {
 
 impl Entry {
     fn look(&mut self, provider: &CryptoProvider, known: &mut BTreeMap<String, CertificateDer<'static>>) {
+        let version = fs::read_link(self.directory.join(VERSION_LINK)).ok();
+        if version.is_some() && version == self.version {
+            return;
+        }
+        self.version = version;
         let read = |name: &str| fs::read(self.directory.join(name)).unwrap_or_default();
         let files = Files {
             chain: read(owned::SECRET_CERT_KEY),

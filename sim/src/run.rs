@@ -2,7 +2,9 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
+use conduit_ca::Lifetimes;
 use conduit_identity::ControlPlane;
+use conduit_k8s::lease;
 use conduit_mesh::{Addresses, Mesh, PodEvent, PodObserver};
 use conduit_runtime::Seed;
 
@@ -30,6 +32,8 @@ pub struct Setting {
     pub latency: (Duration, Duration),
     /// How long the story may take in simulated time.
     pub limit: Duration,
+    /// How long certificates live.
+    pub lifetimes: Lifetimes,
     /// Whether the trace keeps its lines.
     pub keeps_trace: bool,
     /// Who hears what happens to pods.
@@ -44,6 +48,7 @@ impl Default for Setting {
             tick: Duration::from_millis(1),
             latency: (Duration::from_micros(200), Duration::from_millis(3)),
             limit: Duration::from_secs(300),
+            lifetimes: Lifetimes::default(),
             keeps_trace: false,
             observer: None,
         }
@@ -154,6 +159,8 @@ async fn set(
         .clock(Arc::new(clock.clone()))
         .crypto(crypto::deterministic())
         .control_plane(control_plane)
+        .lifetimes(setting.lifetimes.clone())
+        .ca_lease(lease::Timing::default())
         .pull(Duration::ZERO)
         .grace(GRACE);
     let (observer, sockets) = (setting.observer.clone(), wire.clone());

@@ -18,7 +18,7 @@ mod proxies;
 use std::{collections::BTreeSet, fmt, ops::Range, time::Duration};
 
 use crate::{
-    history::{PodLife, Sidecar},
+    history::{Outcome, PodLife, Run, Sidecar, WireKind},
     judge::Verdict,
     plan::{Plan, SETTLE},
     timeline::{Carried, carried, said},
@@ -55,6 +55,14 @@ pub enum Shows {
     Certificates(usize),
     /// Every pod with TLS has trusted at least so many roots, all together.
     Roots(usize),
+    /// Every pod with TLS has trusted two roots at one time.
+    RootsTogether,
+    /// No operation fails, and no handshake.
+    NothingFails,
+    /// Certificates are replaced while handshakes with their pods are under way.
+    RenewedUnderHandshakes,
+    /// `tap` tells of at least so many requests.
+    Tapped(usize),
 }
 
 impl fmt::Display for Shows {
@@ -68,6 +76,10 @@ impl fmt::Display for Shows {
             Self::Says(what) => write!(f, "a proxy that says {what:?}"),
             Self::Certificates(count) => write!(f, "{count} certificates in every pod"),
             Self::Roots(count) => write!(f, "{count} roots in every pod"),
+            Self::RootsTogether => write!(f, "time at which every pod trusts two roots"),
+            Self::NothingFails => write!(f, "run without a failure"),
+            Self::RenewedUnderHandshakes => write!(f, "certificate replaced under a handshake"),
+            Self::Tapped(count) => write!(f, "tap that tells of {count} requests"),
         }
     }
 }
@@ -99,7 +111,30 @@ fn is_seen(shows: Shows, verdict: &Verdict) -> bool {
             let roots = |pod: &PodLife| pod.trusted.iter().map(|is| is.root.clone()).collect::<BTreeSet<_>>();
             meshed.all(|pod| roots(pod).len() >= count)
         }
+        Shows::RootsTogether => meshed.all(trusts_two),
+        Shows::NothingFails => {
+            let fails = run.wire.iter().any(|connection| connection.kind == WireKind::Handshake);
+            !fails && run.ops.asked.values().all(|op| op.outcome == Outcome::Answered)
+        }
+        Shows::RenewedUnderHandshakes => meshed.any(|pod| is_renewed_under_handshakes(run, pod)),
+        Shows::Tapped(count) => run.taps.len() >= count,
     }
+}
+
+fn trusts_two(pod: &PodLife) -> bool {
+    let begins = pod.trusted.iter().map(|root| root.from);
+    let mut counts = begins.map(|at| pod.trusted.iter().filter(|root| root.is_there(at)).count());
+    counts.any(|count| count >= 2)
+}
+
+fn is_renewed_under_handshakes(run: &Run, pod: &PodLife) -> bool {
+    let to_pod = run
+        .wire
+        .iter()
+        .filter(|connection| connection.server.ip() == pod.ip && connection.kind == WireKind::Mesh);
+    let mut handshakes =
+        to_pod.filter_map(|connection| Some(connection.opened..connection.first_application_byte?));
+    handshakes.any(|handshake| pod.credentials.iter().any(|held| handshake.contains(&held.from)))
 }
 
 fn opened(verdict: &Verdict, within: Range<Duration>) -> BTreeSet<Carried> {

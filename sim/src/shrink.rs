@@ -100,18 +100,23 @@ fn is_about(fault: &Fault, server: usize) -> bool {
         | Fault::LateHello { to, .. }
         | Fault::Handshakes { to, .. } => pod(to),
         // Another workload's certificate is taken from the first server that is another.
-        Fault::Secret { .. } => true,
-        Fault::NoBundle(of) | Fault::ClockJump { of, .. } => *of == Workload::Server(server),
+        Fault::Secret { .. } | Fault::Impostor { .. } => true,
+        Fault::NoBundle(of) | Fault::OldBundle(of) | Fault::Renewals(of) | Fault::ClockJump { of, .. } => {
+            *of == Workload::Server(server)
+        }
         Fault::Rollout(at) => *at == server,
         Fault::Takeover { from, to } => *from == server || *to == server,
         Fault::CaDown
         | Fault::CaCutOff
         | Fault::AnotherCa
+        | Fault::RivalCa
         | Fault::ApiFails { .. }
         | Fault::StaleLists { .. }
         | Fault::WatchesCut
         | Fault::ApiDown { .. }
         | Fault::DestinationDown
+        | Fault::DestinationWrong
+        | Fault::DestinationForgets { .. }
         | Fault::DestinationSlow(_) => false,
     }
 }

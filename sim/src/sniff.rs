@@ -39,14 +39,16 @@ pub struct Sniffer {
     server: Way,
     /// Since when it is no TLS, or no longer.
     plain: Option<Duration>,
+    /// The server spoke before the client, whose first words, a ClientHello perhaps, are still to come.
+    is_interrupted: bool,
     markers: BTreeMap<OpId, Duration>,
 }
 
 /// What a connection carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sniffed {
-    /// Of which kind it is. [`WireKind::Plaintext`] with an `sni` began with a ClientHello, and went on without TLS in at least
-    /// one direction: an answer of somebody who does not speak it. A ClientHello that never became whole is a
+    /// Of which kind it is. In [`WireKind::Plaintext`] with an `sni` the client began with a ClientHello, and no TLS came of it:
+    /// its server does not speak it. A ClientHello that never became whole is a
     /// [`WireKind::Handshake`], without `sni` if it did not come that far.
     pub kind: WireKind,
     /// The name in the ClientHello, in lower case.
@@ -86,6 +88,7 @@ impl Sniffer {
             client: Way::default(),
             server: Way::default(),
             plain: None,
+            is_interrupted: false,
             markers: BTreeMap::new(),
         }
     }
@@ -93,10 +96,10 @@ impl Sniffer {
     /// Bytes crossed from the client at `at`, which never goes back.
     pub fn client(&mut self, bytes: &[u8], at: Duration) {
         self.look_for_markers(bytes, at, true);
-        if self.plain.is_some() {
+        if self.plain.is_some() && !self.is_interrupted {
             return;
         }
-        let Self { hello, client, plain, .. } = self;
+        let Self { hello, client, plain, is_interrupted, .. } = self;
         let began = client.records.began().unwrap_or(at);
         let whole = client.records.feed(bytes, at, |part| match part {
             Record::Begins { content, length, at } => {
@@ -108,7 +111,9 @@ impl Sniffer {
             Record::Payload { content: records::HANDSHAKE, bytes } => hello.feed(bytes),
             Record::Payload { .. } => true,
         });
-        if let Err(since) = whole {
+        if *is_interrupted {
+            *is_interrupted = whole.is_ok() && !hello.is_whole();
+        } else if let Err(since) = whole {
             // What turns out not to be a ClientHello never was one.
             *plain = Some(if hello.is_whole() { since } else { began });
         }
@@ -123,6 +128,7 @@ impl Sniffer {
         if !self.client.records.is_begun() {
             // A server of TLS never speaks first.
             self.plain = Some(at);
+            self.is_interrupted = true;
             return;
         }
         let Self { server, plain, .. } = self;

@@ -2,6 +2,7 @@
 //!
 //! - `tool/args.rs`: what can be asked for; bad values are refused before anything runs
 //! - `tool/replay.rs`: one world; `tool/sweep.rs`: many, side by side; `tool/compare.rs`: one, in two processes
+//! - `tool/speed.rs`: how fast a world goes by
 //! - `tool/shrinking.rs`: how little of a story it takes
 //! - `tool/report.rs`: what is printed
 //!
@@ -13,6 +14,7 @@ mod compare;
 mod replay;
 mod report;
 mod shrinking;
+mod speed;
 mod sweep;
 
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Compare(args) => compare::run(&args.story),
         Command::Trace(args) => compare::trace(&args),
+        Command::Speed => speed::run(),
         Command::List => {
             list();
             Ok(true)

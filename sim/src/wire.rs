@@ -13,7 +13,7 @@
 //! Deliberately absent: congestion, reordering within a connection (TCP hides it), names (the mesh has its own DNS).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -79,7 +79,8 @@ struct Host {
 
 #[derive(Default)]
 struct Listening {
-    waiting: VecDeque<u64>,
+    /// By when they are established: with the last of the three segments, and what the client says first comes with it.
+    waiting: BTreeSet<(Duration, u64)>,
     acceptor: Option<Waker>,
 }
 
@@ -91,6 +92,9 @@ struct Record {
     closed: Option<Duration>,
     bytes: (u64, u64),
     broken: Option<Duration>,
+    /// It is not only a link that was cut: nothing makes it whole again.
+    is_lost: bool,
+    whole: Option<Duration>,
     is_late: bool,
     sniffer: Sniffer,
 }
@@ -141,7 +145,8 @@ impl Wire {
     pub fn cut(&self, from: IpAddr, to: IpAddr) {
         self.with(|state, _| {
             state.links.cut(from, to);
-            state.hinder(|client, server| (client, server) == (from, to) || (server, client) == (from, to));
+            let meets = |client, server| (client, server) == (from, to) || (server, client) == (from, to);
+            state.hindered(meets).for_each(Record::cut);
         });
         self.note(format_args!("cut {from} > {to}"));
     }
@@ -150,6 +155,10 @@ impl Wire {
     pub fn mend(&self, from: IpAddr, to: IpAddr) {
         self.with(|state, wakers| {
             state.links.mend(from, to);
+            if state.links.passes(to, from) {
+                let meets = |client, server| (client, server) == (from, to) || (server, client) == (from, to);
+                state.hindered(meets).for_each(Record::mend);
+            }
             state.wake_readers(wakers);
         });
         self.note(format_args!("mend {from} > {to}"));
@@ -197,7 +206,7 @@ impl Wire {
         self.note(format_args!("crash {ip}"));
         self.with(|state, _| {
             let now = elapsed();
-            state.hinder(|client, server| client == ip || server == ip);
+            state.hindered(|client, server| client == ip || server == ip).for_each(Record::lose);
             let host = state.hosts.entry(ip).or_default();
             host.is_down = true;
             host.listeners.clear();
@@ -230,9 +239,7 @@ impl Wire {
                         wakers.extend(connection.end(side).reader.take());
                         wakers.extend(connection.end(side).writer.take());
                     }
-                    if let Some(record) = state.records.get_mut(id) {
-                        record.broken.get_or_insert(now);
-                    }
+                    state.records.get_mut(id).into_iter().for_each(Record::lose);
                 }
             }
         });
@@ -284,7 +291,9 @@ impl Wire {
             self.travel(from, to.ip()).await;
             match self.with(|state, wakers| state.syn(local, to, wakers)) {
                 Syn::Accepted(id) => {
+                    let mut opening = Opening { wire: self, id, to, is_open: false };
                     self.travel(to.ip(), from).await;
+                    opening.is_open = true;
                     return Ok(Stream::new(self.clone(), id, Side::Client));
                 }
                 Syn::Refused => {
@@ -311,6 +320,31 @@ impl Wire {
         if !latency.is_zero() {
             sleep(latency).await;
         }
+    }
+}
+
+/// A connection whose SYN was answered, and the answer has not arrived.
+struct Opening<'a> {
+    wire: &'a Wire,
+    id: u64,
+    to: SocketAddr,
+    is_open: bool,
+}
+
+impl Drop for Opening<'_> {
+    /// Who has gone meanwhile answers the answer with a reset, and nobody accepts anything.
+    fn drop(&mut self) {
+        if self.is_open {
+            return;
+        }
+        self.wire.with(|state, wakers| {
+            let host = state.hosts.get_mut(&self.to.ip());
+            if let Some(listening) = host.and_then(|host| host.listeners.get_mut(&self.to.port())) {
+                listening.waiting.retain(|(_, id)| *id != self.id);
+            }
+            state.close(self.id, Side::Server, true, wakers);
+            state.close(self.id, Side::Client, true, wakers);
+        });
     }
 }
 
@@ -341,7 +375,9 @@ impl State {
         if fate.is_some_and(|fate| fate.effect == Effect::Swallow) {
             fired(&mut self.rules, fate);
         } else {
-            listening.waiting.push_back(id);
+            let latency = |from, to| self.links.latency(from, to, now);
+            let round_trip = latency(to.ip(), from.ip()) + latency(from.ip(), to.ip());
+            listening.waiting.insert((now + round_trip, id));
             wakers.extend(listening.acceptor.take());
         }
         let mut connection = Connection::new(from, to, fate);
@@ -351,7 +387,7 @@ impl State {
         if !connection.is_within_a_host() {
             self.trace.line(now, format_args!("#{id} {from} > {to}"));
             let sniffer = Sniffer::new(self.mesh_suffix.as_str());
-            let broken = matches!(fate, Some(Fate { effect: Effect::Swallow, .. })).then_some(now);
+            let is_lost = matches!(fate, Some(Fate { effect: Effect::Swallow, .. }));
             let (opened, closed) = (now, None);
             let record = Record {
                 client: from,
@@ -359,7 +395,9 @@ impl State {
                 opened,
                 closed,
                 bytes: (0, 0),
-                broken,
+                broken: is_lost.then_some(now),
+                is_lost,
+                whole: None,
                 is_late: false,
                 sniffer,
             };
@@ -369,13 +407,10 @@ impl State {
         Syn::Accepted(id)
     }
 
-    /// Notes that a fault has come over the open connections between hosts that `meets` names.
-    fn hinder(&mut self, meets: impl Fn(IpAddr, IpAddr) -> bool) {
-        let now = elapsed();
+    /// The open connections between hosts that `meets` names: a fault comes over them, or goes.
+    fn hindered(&mut self, meets: impl Fn(IpAddr, IpAddr) -> bool) -> impl Iterator<Item = &mut Record> {
         let open = self.records.values_mut().filter(|record| record.closed.is_none());
-        for record in open.filter(|record| meets(record.client.ip(), record.server.ip())) {
-            record.broken.get_or_insert(now);
-        }
+        open.filter(move |record| meets(record.client.ip(), record.server.ip()))
     }
 
     fn wake_readers(&mut self, wakers: &mut Wakers) {
@@ -467,9 +502,7 @@ impl State {
                 wakers.extend(connection.end(side).writer.take());
             }
         }
-        if let Some(record) = self.records.get_mut(&id) {
-            record.broken = Some(now);
-        }
+        self.records.get_mut(&id).into_iter().for_each(Record::lose);
         self.trace.line(now, format_args!("#{id} broken by a fault"));
     }
 
@@ -548,6 +581,24 @@ impl Record {
         }
     }
 
+    /// Nothing passes any more, until it is mended.
+    fn cut(&mut self) {
+        self.broken.get_or_insert_with(elapsed);
+        self.whole = None;
+    }
+
+    /// What was sent meanwhile is sent again.
+    fn mend(&mut self) {
+        self.whole = self.broken.filter(|_| !self.is_lost).map(|_| elapsed());
+    }
+
+    /// It is over.
+    fn lose(&mut self) {
+        if !std::mem::replace(&mut self.is_lost, true) {
+            (self.broken, self.whole) = (Some(elapsed()), None);
+        }
+    }
+
     /// Whether it begins with a ClientHello, whole by now, for a name of the mesh.
     fn is_of_the_mesh(&self) -> bool {
         let sniffed = self.sniffer.finish();
@@ -568,6 +619,7 @@ impl Record {
             bytes: self.bytes,
             markers: sniffed.markers,
             broken_by_fault: self.broken,
+            whole_since: self.whole,
             is_late: self.is_late,
         }
     }

@@ -15,8 +15,8 @@ use conduit_runtime::{Seed, drain};
 use tokio::time::sleep;
 
 use crate::{
-    fault::{Actor, Planned, Pod, Workload},
-    history::{Reading, Run, StatRow},
+    fault::{Actor, Impostor, Planned, Pod, Workload},
+    history::{Reading, Run, StatRow, TapEvent},
     plan::{BEGIN, Client, DEADLINE, Plan, Server},
     probe::Probe,
     record::Recorder,
@@ -31,8 +31,11 @@ const START_LIMIT: Duration = BEGIN;
 /// When something is mended again that could not be, because something else is broken as well, and how often.
 const MEND_AGAIN: Duration = Duration::from_millis(500);
 const MEND_TRIES: u32 = 60;
-/// Over how long `stat` looks back at the end: less than what is calm by then.
-const STAT_WINDOW: Duration = Duration::from_secs(5);
+/// Over how long `stat` looks back at the end: longer than what its edges leave uncertain.
+const STAT_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long `tap` is listened to, and until when: the end of operations.
+const TAPPED: Duration = Duration::from_secs(4);
 
 /// What is done to a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +49,10 @@ pub(crate) struct Worldly {
     pub(crate) stage: Stage,
     pub(crate) plan: Plan,
     pub(crate) has_conduit: bool,
-    context: Context,
+    pub(crate) context: Context,
+    taps: Vec<TapEvent>,
+    /// Those who stand in for a server's pod, by the server's place in the plan.
+    pub(crate) impostors: BTreeMap<usize, Impostor>,
     clocks: BTreeMap<String, SkewedClock>,
     recorder: Recorder,
 }
@@ -75,6 +81,7 @@ fn tell(plan: &Plan, has_conduit: bool, keeps_trace: bool) -> Result<(Run, Trace
         tick: plan.tick,
         latency: plan.latency,
         limit: plan.end() + Duration::from_secs(120),
+        lifetimes: plan.lifetimes.clone(),
         keeps_trace,
         observer: Some(recorder.observer()),
     };
@@ -88,7 +95,16 @@ async fn story(stage: Stage, plan: Plan, has_conduit: bool, recorder: Recorder) 
     let tls = AppTls::of_seed(&stage.seed).map_err(|error| error.to_string())?;
     let (log, seed) = (stage.log.clone(), Seed::fixed(plan.seed).fork("workload"));
     let context = Context { log, time: Time::new(elapsed), seed, tls };
-    let mut world = Worldly { stage, plan, has_conduit, context, clocks: BTreeMap::new(), recorder };
+    let mut world = Worldly {
+        stage,
+        plan,
+        has_conduit,
+        context,
+        taps: Vec::new(),
+        impostors: BTreeMap::new(),
+        clocks: BTreeMap::new(),
+        recorder,
+    };
     world.start().await?;
     if elapsed() > START_LIMIT {
         return Err(format!("the world was not up before {START_LIMIT:?}"));
@@ -130,6 +146,25 @@ impl Worldly {
         self.stage.machines.serve_control(true);
         let clock = Arc::new(self.stage.clock.clone());
         let started = self.stage.mesh.start_ca(clock).await.map_err(told);
+        self.stage.machines.serve_control(false);
+        started
+    }
+
+    /// Starts another CA, which believes that it leads.
+    pub(crate) async fn start_rival_ca(&mut self) -> Result<(), String> {
+        self.stage.machines.serve_control(true);
+        let clock = Arc::new(self.stage.clock.clone());
+        let started = self.stage.mesh.start_unrivalled_ca(clock).await.map_err(told);
+        self.stage.machines.serve_control(false);
+        started
+    }
+
+    /// Starts a destination service that was told another trust domain.
+    pub(crate) async fn start_wrong_destination(&mut self) -> Result<(), String> {
+        self.stage.machines.serve_control(true);
+        let control_plane =
+            ControlPlane { trust_domain: "elsewhere.local".to_owned(), ..ControlPlane::default() };
+        let started = self.stage.mesh.start_destination_of(control_plane).await.map_err(told);
         self.stage.machines.serve_control(false);
         started
     }
@@ -225,6 +260,8 @@ impl Worldly {
                 }
             }
         }
+        sleep((self.plan.until - TAPPED).saturating_sub(elapsed())).await;
+        self.taps = self.tap().await;
         sleep(self.plan.end().saturating_sub(elapsed())).await;
         Ok(())
     }
@@ -246,11 +283,21 @@ impl Worldly {
             changes: Vec::new(),
             readings,
             stat,
-            taps: Vec::new(),
+            taps: self.taps,
             epoch: EPOCH,
             clock_speed: self.plan.wall_speed,
             ended,
         }
+    }
+
+    /// What `tap` tells of requests, until operations end.
+    async fn tap(&self) -> Vec<TapEvent> {
+        let Some(observe) = self.stage.mesh.observe_addr().filter(|_| self.has_conduit) else {
+            return Vec::new();
+        };
+        let path = "/api/v1/tap?type=pod&all_namespaces=true&max_rps=1000";
+        let told = Probe::new(&self.stage.wire).listen(observe, path, TAPPED).await.unwrap_or_default();
+        TapEvent::all(elapsed(), &told)
     }
 
     async fn read(&self) -> (Vec<Reading>, Vec<StatRow>) {
@@ -265,7 +312,7 @@ impl Worldly {
         let mut stat = Vec::new();
         let Some(observe) = self.stage.mesh.observe_addr() else { return (readings, stat) };
         let window = STAT_WINDOW.as_secs();
-        let path = format!("/api/v1/stat?type=deployment&all-namespaces=true&window={window}s");
+        let path = format!("/api/v1/stat?type=deployment&all_namespaces=true&window={window}s");
         if let Some(text) = probe.get(observe, &path).await {
             stat = stat_rows(&text, elapsed());
         }

@@ -13,6 +13,7 @@ use sim::{
 #[test]
 fn two_meshed_pods_talk_over_tls_and_no_invariant_is_violated() {
     let verdict = judge(&Plan::quiet(1), false).unwrap();
+    assert!(verdict.run.taps.len() > 10 && verdict.run.stat.iter().any(|row| row.tls == Some(1.0)));
     assert_eq!(verdict.violations, []);
     let ops = &verdict.run.ops;
     assert!(ops.asked.len() > 20 && ops.asked.values().all(|op| op.outcome == Outcome::Answered));

@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use conduit_ca::Lifetimes;
 use conduit_cluster::Cluster;
 use conduit_identity::{Clock, ControlPlane, Crypto, SystemClock};
+use conduit_k8s::lease;
 use conduit_runtime::Seed;
 use kube::Client;
 
@@ -21,6 +23,8 @@ pub struct Builder {
     pub(crate) seed: Seed,
     pub(crate) crypto: Crypto,
     pub(crate) control_plane: ControlPlane,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) ca_lease: Option<lease::Timing>,
     pub(crate) pull: Duration,
     pub(crate) grace: Duration,
     pub(crate) observer: Option<PodObserver>,
@@ -33,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) seed: Seed,
     pub(crate) crypto: Crypto,
     pub(crate) control_plane: ControlPlane,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) ca_lease: Option<lease::Timing>,
     pub(crate) pull: Duration,
     pub(crate) grace: Duration,
     pub(crate) observer: Option<PodObserver>,
@@ -64,6 +70,8 @@ impl Builder {
             seed,
             crypto: Crypto::shipped(),
             control_plane: ControlPlane::default(),
+            lifetimes: Lifetimes::default(),
+            ca_lease: None,
             pull: Duration::from_secs(1),
             grace: Duration::ZERO,
             observer: None,
@@ -95,6 +103,20 @@ impl Builder {
     #[must_use]
     pub fn control_plane(mut self, control_plane: ControlPlane) -> Self {
         self.control_plane = control_plane;
+        self
+    }
+
+    /// Other lives of certificates than the shipped ones.
+    #[must_use]
+    pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
+    }
+
+    /// Lets CAs contend for their Lease, as shipped. Without this each believes that it is the only one.
+    #[must_use]
+    pub fn ca_lease(mut self, timing: lease::Timing) -> Self {
+        self.ca_lease = Some(timing);
         self
     }
 

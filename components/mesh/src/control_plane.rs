@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use conduit_identity::{Clock, Files, Workload};
-use conduit_k8s::{client::ConnectError, owned};
+use conduit_identity::{Clock, ControlPlane, Files, Workload};
+use conduit_k8s::{client::ConnectError, lease, owned};
 use conduit_runtime::drain;
 use kube::Client;
 use tokio::sync::oneshot;
@@ -70,12 +70,27 @@ impl Mesh {
     /// # Errors
     /// It does not start.
     pub async fn start_ca(&mut self, clock: Arc<dyn Clock>) -> Result<(), Error> {
+        let lease = self.shared.ca_lease.clone();
+        self.run_ca(clock, lease).await
+    }
+
+    /// Starts a CA that asks nobody whether it leads: what several of them are when their leadership has gone wrong.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_unrivalled_ca(&mut self, clock: Arc<dyn Clock>) -> Result<(), Error> {
+        self.run_ca(clock, None).await
+    }
+
+    async fn run_ca(&mut self, clock: Arc<dyn Clock>, lease: Option<lease::Timing>) -> Result<(), Error> {
         let ports = [("admin", owned::PORT_CA_ADMIN)];
         let place = self.place(owned::COMPONENT_CA, &ports, false).await?;
         let (started, listening) = oneshot::channel();
         let admin = (place.ip, owned::PORT_CA_ADMIN).into();
         let mut config = conduit_ca::Config::new(self.shared.control_plane.clone(), admin);
         config.holder.clone_from(&place.pod.name);
+        config.lease = lease;
+        config.lifetimes.clone_from(&self.shared.lifetimes);
         config.on_started = Some(started);
         let (shared, api_client) = (self.shared.clone(), place.api_client(&self.shared));
         let (net, seed) = (place.net.app(), self.shared.seed.fork(&place.pod.name));
@@ -92,13 +107,23 @@ impl Mesh {
     /// # Errors
     /// It does not start.
     pub async fn start_destination(&mut self) -> Result<(), Error> {
+        let control_plane = self.shared.control_plane.clone();
+        self.start_destination_of(control_plane).await
+    }
+
+    /// Starts a destination service that believes to be `control_plane`'s: one that was configured wrongly, if that is
+    /// not the mesh's.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_destination_of(&mut self, control_plane: ControlPlane) -> Result<(), Error> {
         let ports = [("grpc", owned::PORT_DESTINATION), ("admin", owned::PORT_DESTINATION_ADMIN)];
         let place = self.place(owned::COMPONENT_DESTINATION, &ports, true).await?;
         let address = (place.ip, owned::PORT_DESTINATION).into();
         let config = conduit_destination::Config {
             listener: address,
             admin: (place.ip, owned::PORT_DESTINATION_ADMIN).into(),
-            control_plane: self.shared.control_plane.clone(),
+            control_plane,
             files: Some(Files::in_directory(&place.identity)),
             reload: TLS_POLL,
             ..conduit_destination::Config::default()

@@ -42,7 +42,7 @@ impl Mesh {
     }
 
     pub(crate) async fn start(builder: Builder) -> Result<Self, Error> {
-        let volumes = tempfile::Builder::new().prefix("conduit-mesh-").tempdir().map_err(Error::Directory)?;
+        let volumes = private_directory().map_err(Error::Directory)?;
         let wall = builder.api_clock.clone().unwrap_or_else(|| builder.clock.clone());
         let clock = Arc::new(move || wall.now().0);
         let cluster = Cluster::new(conduit_cluster::Config::new(clock, builder.seed.fork("cluster")));
@@ -62,6 +62,8 @@ impl Mesh {
             seed: builder.seed,
             crypto: builder.crypto,
             control_plane: builder.control_plane,
+            lifetimes: builder.lifetimes,
+            ca_lease: builder.ca_lease,
             pull: builder.pull,
             grace: builder.grace,
             observer: builder.observer,
@@ -106,6 +108,11 @@ impl Mesh {
     /// Whose mesh it is.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.shared.control_plane
+    }
+
+    /// How long its certificates live.
+    pub fn lifetimes(&self) -> &conduit_ca::Lifetimes {
+        &self.shared.lifetimes
     }
 
     /// The wall clock.
@@ -273,6 +280,15 @@ impl Mesh {
     }
 }
 
+/// A directory for the pods' private keys, which nobody else on this machine may read.
+fn private_directory() -> io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("conduit-mesh-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder.tempdir()
+}
+
 /// Lets the API listen at the first free place for a mesh.
 async fn serve_api(builder: &Builder, cluster: &Cluster) -> Result<(SocketAddr, Part), Error> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -297,4 +313,18 @@ pub(crate) async fn within<T>(
 ) -> Result<T, Error> {
     let late = || Error::Late { pod: pod.to_owned(), part, deadline: SETTLE_DEADLINE };
     tokio::time::timeout(SETTLE_DEADLINE, done).await.map_err(|_| late())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_reads_the_keys() {
+        let directory = private_directory().unwrap();
+        let mode = directory.path().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 }

@@ -23,7 +23,11 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use conduit_net::Net;
 use tokio::sync::watch;
 
-use crate::{address::Host, running::Processes, services::Services};
+use crate::{
+    address::Host,
+    running::Processes,
+    services::{Services, Turns},
+};
 use app_net::AppNet;
 use ports::Ports;
 use proxy_net::ProxyNet;
@@ -55,6 +59,7 @@ struct Pod {
     host: Host,
     namespace: String,
     services: Services,
+    turns: Turns,
     ports: Ports,
 }
 
@@ -71,7 +76,16 @@ impl PodNet {
 
     fn new(host: Host, namespace: &str, services: Services, redirect: Option<Redirect>) -> Self {
         let namespace = namespace.to_owned();
-        Self { pod: Arc::new(Pod { host, namespace, services, ports: Ports::default() }), redirect }
+        Self {
+            pod: Arc::new(Pod {
+                host,
+                namespace,
+                services,
+                turns: Turns::default(),
+                ports: Ports::default(),
+            }),
+            redirect,
+        }
     }
 
     /// The pod's address.

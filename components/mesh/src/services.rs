@@ -1,12 +1,9 @@
 //! The cluster's names and virtual addresses, as cluster DNS and kube-proxy make them from Services and Endpoints.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::Duration,
 };
 
@@ -18,6 +15,7 @@ use conduit_net::{Net, Resolved};
 use conduit_runtime::Seed;
 use k8s_openapi::api::core::v1::{Endpoints, Service, ServicePort};
 use kube::Client;
+use parking_lot::Mutex;
 
 /// How long cluster DNS lets an answer be kept.
 const TTL: Duration = Duration::from_secs(5);
@@ -29,7 +27,22 @@ const HEADLESS: &str = "None";
 pub struct Services {
     services: Cache<Service>,
     endpoints: Cache<Endpoints>,
-    turn: Arc<AtomicUsize>,
+}
+
+/// Whose turn it is behind each Service's port, as one client sees it: what others do makes no difference to it, or the
+/// same client would end up elsewhere as soon as somebody asked once more.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<BTreeMap<SocketAddr, usize>>);
+
+impl Turns {
+    /// One of `among` in turn; none when there is none.
+    fn next(&self, service: SocketAddr, among: &[SocketAddr]) -> Option<SocketAddr> {
+        let mut turns = self.0.lock();
+        let turn = turns.entry(service).or_default();
+        let next = among.get(turn.checked_rem(among.len())?).copied();
+        *turn = turn.wrapping_add(1);
+        next
+    }
 }
 
 /// What kube-proxy makes of a destination.
@@ -62,7 +75,7 @@ impl Services {
         let following = async move {
             tokio::join!(follow_services, follow_endpoints);
         };
-        (Self { services, endpoints, turn: Arc::default() }, following)
+        (Self { services, endpoints }, following)
     }
 
     /// Services that never change, for tests and for networks without a cluster.
@@ -70,7 +83,7 @@ impl Services {
         services: impl IntoIterator<Item = Service>,
         endpoints: impl IntoIterator<Item = Endpoints>,
     ) -> Self {
-        Self { services: Cache::fixed(services), endpoints: Cache::fixed(endpoints), turn: Arc::default() }
+        Self { services: Cache::fixed(services), endpoints: Cache::fixed(endpoints) }
     }
 
     /// Waits until everything has been seen once; the caller owns the deadline.
@@ -115,17 +128,14 @@ impl Services {
     }
 
     /// Where a connection to `address` ends up. Endpoints take turns.
-    pub(crate) fn translate(&self, address: SocketAddr) -> Translated {
+    pub(crate) fn translate(&self, address: SocketAddr, turns: &Turns) -> Translated {
         let services = self.services.snapshot();
         let ip = address.ip().to_string();
         let found = services.iter().find(|(_, service)| cluster_ip(service) == Some(ip.as_str()));
         let Some((key, service)) = found else { return Translated::NotAService };
         let Some(port) = port_of(service, address.port()) else { return Translated::NoEndpoint };
-        let ready = self.ready(key, port);
-        match ready.len() {
-            0 => Translated::NoEndpoint,
-            n => Translated::Endpoint(ready[self.turn.fetch_add(1, Ordering::Relaxed) % n]),
-        }
+        let next = turns.next(address, &self.ready(key, port));
+        next.map_or(Translated::NoEndpoint, Translated::Endpoint)
     }
 
     /// Looks `host` up for a pod of `namespace`; what is no name of the cluster is asked of `outside`.
@@ -255,11 +265,14 @@ mod tests {
     #[test]
     fn a_virtual_address_leads_to_ready_endpoints_in_turn() {
         let shop = shop();
-        let to = |address: &str| shop.translate(address.parse().unwrap());
+        let (one, another) = (Turns::default(), Turns::default());
+        let to = |address: &str| shop.translate(address.parse().unwrap(), &one);
         let endpoint = |address: &str| Translated::Endpoint(address.parse().unwrap());
         assert_eq!(to("10.96.0.1:80"), endpoint("127.16.0.1:8080"));
         assert_eq!(to("10.96.0.1:80"), endpoint("127.16.0.2:8080"));
         assert_eq!(to("10.96.0.1:80"), endpoint("127.16.0.1:8080"));
+        let first = shop.translate("10.96.0.1:80".parse().unwrap(), &another);
+        assert_eq!(first, endpoint("127.16.0.1:8080"), "each client has turns of its own");
         assert_eq!(to("10.96.0.1:81"), Translated::NoEndpoint);
         assert_eq!(to("10.96.0.1:9"), Translated::NoEndpoint);
         assert_eq!(to("10.96.0.2:80"), Translated::NoEndpoint);

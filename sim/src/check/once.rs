@@ -1,9 +1,10 @@
-//! Nothing arrives twice, in part, or where it was not meant to; no answer is another's.
+//! Nothing arrives twice, in part, or where it was not meant to, a ClientHello for a proxy included; no answer is
+//! another's.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Invariant, Violation};
-use crate::history::{Arrival, Op, OpId, Outcome, Run};
+use super::{Invariant, Violation, ends, named};
+use crate::history::{Arrival, Op, OpId, Outcome, Run, WireConnection, WireKind};
 
 /// Looks at every arrival and every answer.
 pub fn check(run: &Run) -> Vec<Violation> {
@@ -35,7 +36,22 @@ pub fn check(run: &Run) -> Vec<Violation> {
         _ => None,
     });
     violations.extend(wrong);
+    violations.extend(run.wire.iter().filter_map(|connection| handed_over(run, connection)));
     violations
+}
+
+/// A ClientHello for a pod's proxy that its application was given: it answers in the clear.
+fn handed_over(run: &Run, connection: &WireConnection) -> Option<Violation> {
+    let (_, server) = ends(run, connection)?;
+    let had_a_proxy =
+        !server.outages.iter().any(|(from, until)| *from <= connection.opened && connection.opened <= *until);
+    let is_its_own = server.identity.is_some() && server.identity == connection.sni;
+    // A fault that holds a client's words back may make them look like anything.
+    let handed = is_its_own && had_a_proxy && connection.kind == WireKind::Plaintext && !connection.is_late;
+    handed.then(|| {
+        let what = format!("{} is for the proxy, and was given to the application", named(run, connection));
+        violation(connection.first_application_byte.unwrap_or(connection.opened), what)
+    })
 }
 
 fn violation(at: Duration, what: String) -> Violation {
@@ -69,7 +85,7 @@ fn is_excused(run: &Run, op: &Op, arrival: &Arrival) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        check::testing::{A, assert_says, good, id, op},
+        check::testing::{A, assert_says, good, id, name, op, plain},
         history::{OpLog, Protocol},
         testing::ms,
     };
@@ -138,5 +154,23 @@ mod tests {
         let mut run = good();
         op(&mut run, 3).outcome = Outcome::Wrong("doubled".into());
         assert_says(&check(&run), "op-1-0-3. was answered wrongly: doubled");
+    }
+
+    #[test]
+    fn a_client_hello_that_the_application_answers_is_found() {
+        let answered = WireConnection { sni: Some(name("api")), ..plain(2, 30_000) };
+        let found = |connection: WireConnection, spoil: fn(&mut Run)| {
+            let mut run = good();
+            run.wire.push(connection);
+            spoil(&mut run);
+            check(&run)
+        };
+        assert_says(
+            &found(answered.clone(), |_| {}),
+            "connection 2 from web-1 to api-1:8080 is for the proxy",
+        );
+        assert_eq!(found(answered.clone(), |run| run.pods[1].outages.push((ms(29_000), ms(31_000)))), []);
+        assert_eq!(found(answered.clone(), |run| run.wire[1].is_late = true), []);
+        assert_eq!(found(WireConnection { sni: Some(name("another")), ..answered }, |_| {}), []);
     }
 }

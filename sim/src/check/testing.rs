@@ -68,6 +68,7 @@ pub(crate) fn mesh(id: u64, opened: u64) -> WireConnection {
         bytes: (5_000, 5_000),
         markers: Vec::new(),
         broken_by_fault: None,
+        whole_since: None,
         is_late: false,
     }
 }

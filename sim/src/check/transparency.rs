@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Invariant, Limits, Violation};
-use crate::history::{Op, OpId, Outcome, Run, WireConnection};
+use crate::history::{Op, OpId, Outcome, Run, WireConnection, WireKind};
 
 /// Round trips from a connection's first packet to an answer, at most.
 const ROUND_TRIPS: u32 = 6;
@@ -44,9 +44,13 @@ pub fn compare(run: &Run, baseline: &Run, limits: &Limits) -> (Vec<Violation>, (
         }
         compared += 1;
         match took(op) {
+            None if crossed_a_close(run, op) => {}
             None => violations
                 .push(violation(op.ended.unwrap_or(op.started + op.deadline), failed(*id, op, usually))),
-            Some(took) if took > usually + limits.first_connection + slowed(run, op) => {
+            Some(took)
+                if took.saturating_sub(queued(run, *id, op))
+                    > usually + limits.first_connection + slowed(run, op) =>
+            {
                 let what = format!("{} took {took:?}, and {usually:?} without Conduit", named(*id, op));
                 violations.push(violation(op.started, what));
             }
@@ -77,6 +81,26 @@ fn slowed(run: &Run, op: &Op) -> Duration {
         .iter()
         .filter(|fault| fault.from <= ended && fault.until.is_none_or(|until| op.started <= until));
     met.map(|fault| fault.slows * ROUND_TRIPS).sum()
+}
+
+/// How long an operation waited for the one before it, on slow links: what each takes longer there adds up where a client asks
+/// more often than it is answered.
+fn queued(run: &Run, id: OpId, op: &Op) -> Duration {
+    let before = id.number.checked_sub(1).and_then(|number| run.ops.asked.get(&OpId { number, ..id }));
+    let until = before.and_then(|before| before.ended).filter(|_| !slowed(run, op).is_zero());
+    until.map_or(Duration::ZERO, |until| until.saturating_sub(op.started))
+}
+
+/// Whether a kept connection of `op` ended under it while links were slow: a server that closes an idle connection and a
+/// client that uses it again miss each other for as long as a link takes, with and without a proxy between them.
+fn crossed_a_close(run: &Run, op: &Op) -> bool {
+    let slow = slowed(run, op);
+    let ended = op.ended.unwrap_or(op.started + op.deadline);
+    let closed = |connection: &WireConnection| {
+        let within = |closed| op.started <= closed && closed <= ended + slow;
+        connection.opened < op.started && connection.closed.is_some_and(within) && run.met(op, connection)
+    };
+    !slow.is_zero() && run.wire.iter().any(closed)
 }
 
 fn violation(at: Duration, what: String) -> Violation {
@@ -125,7 +149,11 @@ struct Obstacles<'a> {
 impl<'a> Obstacles<'a> {
     fn of(run: &'a Run) -> Self {
         let lost_bytes = |connection: &&WireConnection| {
-            let (first, broken) = (connection.first_application_byte, connection.broken_by_fault);
+            // Whatever crosses is the application's where no handshake of the mesh does, and may be silence.
+            let is_the_applications = matches!(connection.kind, WireKind::AppTls | WireKind::Silent);
+            let first =
+                connection.first_application_byte.or(is_the_applications.then_some(connection.opened));
+            let broken = connection.broken_by_fault;
             // One that was broken from the beginning swallowed everything.
             let swallows = broken == Some(connection.opened);
             broken.is_some_and(|broken| first.is_some_and(|first| first <= broken || swallows))
@@ -134,7 +162,10 @@ impl<'a> Obstacles<'a> {
     }
 
     fn hinder(&self, op: &Op) -> bool {
-        self.broken.iter().any(|connection| self.run.met(op, connection)) || self.misses_a_proxy(op)
+        let is_broken = |connection: &WireConnection| {
+            self.run.met(op, connection) && connection.whole_since.is_none_or(|since| op.started <= since)
+        };
+        self.broken.iter().any(|connection| is_broken(connection)) || self.misses_a_proxy(op)
     }
 
     fn misses_a_proxy(&self, op: &Op) -> bool {
@@ -151,8 +182,14 @@ mod tests {
     use super::*;
     use crate::{
         check::testing::{assert_says, baseline, good, id, op, plain},
+        history::FaultRecord,
         testing::ms,
     };
+
+    fn slow() -> FaultRecord {
+        let (from, until) = (ms(30_000), Some(ms(40_000)));
+        FaultRecord { kind: "Slow".into(), from, until, fired: 1, slows: ms(100) }
+    }
 
     fn checked(run: &Run, baseline: &Run) -> Vec<Violation> {
         check(run, baseline, &Limits::default())
@@ -231,7 +268,16 @@ mod tests {
         run.wire.push(broken);
         assert_eq!(checked(&run, &baseline()), []);
 
-        let spoil: [fn(&mut WireConnection); 6] = [
+        for kind in [WireKind::AppTls, WireKind::Silent] {
+            let broken = run.wire.last_mut().unwrap();
+            (broken.kind, broken.first_application_byte) = (kind, None);
+            assert_eq!(checked(&run, &baseline()), [], "{kind:?}");
+        }
+        let broken = run.wire.last_mut().unwrap();
+        (broken.kind, broken.first_application_byte) = (WireKind::Plaintext, Some(ms(33_005)));
+
+        let spoil: [fn(&mut WireConnection); 7] = [
+            |broken| broken.whole_since = Some(ms(32_999)),
             |broken| broken.first_application_byte = None,
             |broken| broken.first_application_byte = Some(ms(33_016)),
             |broken| broken.broken_by_fault = None,
@@ -247,6 +293,34 @@ mod tests {
     }
 
     #[test]
+    fn a_kept_connection_that_ends_under_an_operation_excuses_it_on_slow_links_only() {
+        let mut run = good();
+        op(&mut run, 3).outcome = Outcome::Failed("end of file".into());
+        run.wire.push(WireConnection { closed: Some(ms(33_025)), ..plain(9, 32_000) });
+        assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+        run.faults.push(slow());
+        assert_eq!(checked(&run, &baseline()), []);
+        run.wire.last_mut().unwrap().opened = ms(33_010);
+        assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+    }
+
+    #[test]
+    fn a_queue_in_front_of_an_operation_excuses_it_on_slow_links_only() {
+        let mut run = good();
+        run.changes.push(ms(33_000));
+        let before = op(&mut run, 3);
+        before.ended = Some(before.started + ms(1_500));
+        let until = before.ended.unwrap();
+        let late = op(&mut run, 4);
+        late.ended = Some(until + ms(1_500));
+        assert_says(&checked(&run, &baseline()), "op-1-0-4.");
+        run.faults.push(slow());
+        assert_eq!(checked(&run, &baseline()), []);
+        op(&mut run, 4).ended = Some(until + ms(3_000));
+        assert_says(&checked(&run, &baseline()), "op-1-0-4.");
+    }
+
+    #[test]
     fn a_proxy_that_does_not_run_excuses_but_only_then() {
         let mut run = good();
         op(&mut run, 3).outcome = Outcome::Failed("refused".into());
@@ -259,8 +333,8 @@ mod tests {
     #[test]
     fn a_run_in_which_too_little_is_compared_proves_nothing() {
         let mut run = good();
-        run.pods[0].outages.push((ms(0), ms(36_500)));
-        assert_says(&checked(&run, &baseline()), "nothing is proven: 23 of 30");
+        run.pods[0].outages.push((ms(0), ms(45_500)));
+        assert_says(&checked(&run, &baseline()), "nothing is proven: 14 of 30");
         assert_says(&checked(&Run::default(), &Run::default()), "nothing is proven: 0 of 0");
     }
 }

@@ -8,9 +8,9 @@ use conduit_cluster::{
 };
 use conduit_identity::{Workload as Identified, WorkloadKind};
 use conduit_k8s::owned;
-use conduit_mesh::Error;
+use conduit_mesh::{Error, RunningPod};
 
-use super::{Damage, Fault, Pod, Workload, secrets};
+use super::{Damage, Fault, Pod, Workload, impostor, secrets};
 use crate::{
     history::FaultRecord,
     time::elapsed,
@@ -21,9 +21,14 @@ use crate::{
 /// How long a sidecar that is restarted gently may go on with what is under way, and a pod that is replaced.
 const GENTLY: Duration = Duration::from_secs(5);
 /// How long it takes until nothing is left of a pod that was cut off.
-const GONE: Duration = Duration::from_millis(100);
+pub(super) const GONE: Duration = Duration::from_millis(100);
 /// How long a host takes to boot.
 const BOOT: Duration = Duration::from_millis(500);
+/// How often a certificate is renewed under handshakes, and how far apart.
+const RENEWALS: u32 = 5;
+const RENEWAL_PERIOD: Duration = Duration::from_millis(700);
+/// How much longer everything takes meanwhile, one way.
+const RENEWAL_SLOWS: Duration = Duration::from_millis(120);
 /// How long watches are told that they have missed something.
 const MISSED: Duration = Duration::from_millis(1_500);
 
@@ -37,7 +42,7 @@ pub(crate) struct Actor {
 struct Begun {
     record: FaultRecord,
     rule: Option<usize>,
-    api: Option<Injected>,
+    api: Vec<Injected>,
 }
 
 impl Actor {
@@ -46,11 +51,12 @@ impl Actor {
         let slows = match fault {
             Fault::Slow { by, .. } => *by * 2,
             Fault::LateHello { by, .. } => *by,
+            Fault::Renewals(_) => RENEWAL_SLOWS * 2,
             _ => Duration::ZERO,
         };
         let kind = format!("{fault:?}");
         let record = FaultRecord { kind, from: elapsed(), until: None, fired: 0, slows };
-        let mut begun = Begun { record, rule: None, api: None };
+        let mut begun = Begun { record, rule: None, api: Vec::new() };
         if world.has_conduit || !fault.is_of_the_mesh() {
             world.stage.wire.note(format_args!("fault {fault:?}"));
             begun.record.fired = act(world, fault, &mut begun.rule, &mut begun.api).await?;
@@ -70,7 +76,7 @@ impl Actor {
         if let Some(rule) = begun.rule {
             begun.record.fired += world.stage.wire.withdraw(rule);
         }
-        if let Some(injected) = &begun.api {
+        for injected in &begun.api {
             injected.remove();
             begun.record.fired += injected.fired();
         }
@@ -93,7 +99,7 @@ async fn act(
     world: &mut Worldly,
     fault: &Fault,
     rule: &mut Option<usize>,
-    api: &mut Option<Injected>,
+    api: &mut Vec<Injected>,
 ) -> Result<u64, String> {
     let any = Target::any;
     match fault {
@@ -124,11 +130,15 @@ async fn act(
             world.start_ca().await?;
             Ok(1)
         }
+        Fault::RivalCa => {
+            world.start_rival_ca().await?;
+            Ok(1)
+        }
         Fault::ApiFails { code, times } => {
             // 410 is an answer to those who watch.
             let target = if *code == 410 { any().verb(Verb::Watch) } else { any() };
             let faults = world.stage.mesh.cluster().faults();
-            *api = Some(faults.inject(target, ApiEffect::fail(*code), *times));
+            api.push(faults.inject(target, ApiEffect::fail(*code), *times));
             if *code == 410 {
                 faults.cut_watches(&any());
             }
@@ -136,7 +146,7 @@ async fn act(
         }
         Fault::StaleLists { events } => {
             let faults = world.stage.mesh.cluster().faults();
-            *api = Some(faults.inject_always(any(), ApiEffect::StaleList { events: *events }));
+            api.push(faults.inject_always(any(), ApiEffect::StaleList { events: *events }));
             // Who watches lists again only when told that it has missed something.
             let missed = faults.inject(any().verb(Verb::Watch), ApiEffect::fail(410), u64::MAX);
             faults.cut_watches(&any());
@@ -163,16 +173,37 @@ async fn act(
             stop_ca(world).await?;
             secrets::remove_bundle(&world.stage.mesh, &identified(world, *of).namespace).await
         }
+        Fault::OldBundle(of) => {
+            stop_ca(world).await?;
+            secrets::replace_bundle(&world.stage.mesh, &identified(world, *of).namespace).await
+        }
+        Fault::Renewals(of) => renew(world, *of).await,
         Fault::ClockJump { of, by_ms } => {
             world.set_clock(*of, *by_ms);
             Ok(1)
         }
         Fault::DestinationDown => Ok(count(world.stage.mesh.kill_component(owned::COMPONENT_DESTINATION))),
+        Fault::DestinationWrong => {
+            stop_destination(world).await;
+            world.start_wrong_destination().await?;
+            Ok(1)
+        }
+        Fault::DestinationForgets { events } => {
+            stop_destination(world).await;
+            let faults = world.stage.mesh.cluster().faults();
+            let endpoints = any().resource("endpointslices");
+            api.push(faults.inject_always(endpoints.clone(), ApiEffect::StaleList { events: *events }));
+            // A watch would tell what the list has left out.
+            api.push(faults.inject_always(endpoints.verb(Verb::Watch), ApiEffect::fail(500)));
+            world.start_destination().await?;
+            Ok(0)
+        }
         Fault::DestinationSlow(by) => {
             slow_destination(world, *by);
             Ok(1)
         }
         Fault::ProxyRestart { pod, is_graceful } => restart_proxy(world, *pod, *is_graceful).await,
+        Fault::Impostor { of, shows } => impostor::begin(world, *of, *shows).await,
         Fault::Rollout(server) => roll_out(world, *server).await,
         Fault::Takeover { from, to } => take_over(world, *from, *to).await,
     }
@@ -184,7 +215,7 @@ async fn mend(world: &mut Worldly, fault: &Fault) -> Result<(), String> {
         Fault::CutOff(pod) => mend_off(world, *pod),
         Fault::Crash(pod) => revive(world, *pod).await?,
         Fault::Slow { a, b, .. } => drop(slow(world, *a, *b, Duration::ZERO)?),
-        Fault::CaDown | Fault::NoBundle(_) => world.start_ca().await?,
+        Fault::CaDown | Fault::NoBundle(_) | Fault::OldBundle(_) => world.start_ca().await?,
         Fault::CaCutOff => mend_off_ca(world),
         Fault::Secret { of, damage } => {
             if *damage == Damage::WrongRoot {
@@ -195,6 +226,12 @@ async fn mend(world: &mut Worldly, fault: &Fault) -> Result<(), String> {
         Fault::ApiDown { .. } => world.stage.mesh.cluster().faults().up(),
         Fault::ClockJump { of, .. } => world.set_clock(*of, 0),
         Fault::DestinationDown => world.start_destination().await?,
+        Fault::DestinationWrong => {
+            stop_destination(world).await;
+            world.start_destination().await?;
+        }
+        Fault::Renewals(of) => slow_peers(world, *of, Duration::ZERO),
+        Fault::Impostor { of, .. } => impostor::end(world, *of).await?,
         Fault::Takeover { .. } if world.has_conduit => world.start_destination().await?,
         Fault::DestinationSlow(_) => slow_destination(world, Duration::ZERO),
         _ => {}
@@ -274,12 +311,47 @@ fn slow(world: &Worldly, a: Pod, b: Pod, by: Duration) -> Result<u64, String> {
     Ok(1)
 }
 
+/// Replaces a certificate by another one while handshakes last longer than that takes.
+async fn renew(world: &mut Worldly, of: Workload) -> Result<u64, String> {
+    slow_peers(world, of, RENEWAL_SLOWS);
+    let mut renewed = 0;
+    for _ in 0..RENEWALS {
+        if world.has_conduit {
+            // The CA makes another one at once. An API that is broken as well may refuse.
+            let removed = secrets::remove(&world.stage.mesh, &identified(world, of)).await;
+            renewed += u64::from(removed.unwrap_or(false));
+        }
+        tokio::time::sleep(RENEWAL_PERIOD).await;
+    }
+    Ok(renewed)
+}
+
+/// Slows everything between the pods of a workload and all others.
+fn slow_peers(world: &Worldly, of: Workload, by: Duration) {
+    let workload = identified(world, of);
+    let pods = world.stage.mesh.pods();
+    let is_of =
+        |pod: &&RunningPod| pod.namespace() == workload.namespace && pod.deployment() == workload.name;
+    for own in pods.iter().filter(is_of) {
+        for other in pods.iter().filter(|other| other.ip() != own.ip()) {
+            world.stage.wire.slow(own.ip(), other.ip(), by);
+            world.stage.wire.slow(other.ip(), own.ip(), by);
+        }
+    }
+}
+
 fn slow_destination(world: &Worldly, by: Duration) {
     for control in world.stage.mesh.component_ips(owned::COMPONENT_DESTINATION) {
         for pod in world.stage.mesh.pods() {
             world.stage.wire.slow(control, pod.ip(), by);
         }
     }
+}
+
+/// Not killed: clients have to find the next one.
+async fn stop_destination(world: &mut Worldly) {
+    // The API may refuse to delete the pod; the process is stopped all the same.
+    drop(world.stage.mesh.stop_component(owned::COMPONENT_DESTINATION, Duration::from_secs(1)).await);
 }
 
 async fn stop_ca(world: &mut Worldly) -> Result<u64, String> {
@@ -304,8 +376,8 @@ async fn revive(world: &mut Worldly, pod: Pod) -> Result<(), String> {
 }
 
 async fn restart_proxy(world: &mut Worldly, pod: Pod, is_graceful: bool) -> Result<u64, String> {
-    let Some(name) = world.name(pod) else { return Ok(0) };
-    if !world.is_meshed(pod) {
+    let (Some(name), Some(ip)) = (world.name(pod), world.ip(pod)) else { return Ok(0) };
+    if !world.is_meshed(pod) || world.stage.machines.is_down(ip) {
         return Ok(0);
     }
     let deadline = if is_graceful { GENTLY } else { Duration::ZERO };
@@ -342,10 +414,12 @@ async fn take_over(world: &mut Worldly, from: usize, to: usize) -> Result<u64, S
     if world.has_conduit {
         world.stage.mesh.kill_component(owned::COMPONENT_DESTINATION);
     }
-    let Some(name) = world.pods_of(from).into_iter().next() else { return Ok(0) };
+    let pods = world.pods_of(from);
+    // A server without a pod would answer nobody, whatever else happens.
+    let Some(name) = pods.first().filter(|_| pods.len() > 1) else { return Ok(0) };
     let ip = world.ip(Pod::Server(from, 0));
     // Not gently: clients have to find somebody else at the address.
-    world.stage.mesh.stop_pod(&name, Duration::ZERO).await.map_err(told)?;
+    world.stage.mesh.stop_pod(name, Duration::ZERO).await.map_err(told)?;
     // Its processes are gone when their host has had a turn.
     tokio::time::sleep(GONE).await;
     if let Some(ip) = ip {
@@ -355,7 +429,7 @@ async fn take_over(world: &mut Worldly, from: usize, to: usize) -> Result<u64, S
     Ok(1)
 }
 
-fn identified(world: &Worldly, of: Workload) -> Identified {
+pub(super) fn identified(world: &Worldly, of: Workload) -> Identified {
     let (namespace, name) = match of {
         Workload::Server(at) => {
             let server = &world.plan.servers[at];
@@ -370,13 +444,13 @@ fn identified(world: &Worldly, of: Workload) -> Identified {
 }
 
 /// Another workload, to take a certificate from.
-fn other_than(world: &Worldly, of: Workload) -> Identified {
+pub(super) fn other_than(world: &Worldly, of: Workload) -> Identified {
     let servers = (0..world.plan.servers.len()).map(Workload::Server);
     let clients = (0..world.plan.clients.len()).map(Workload::Client);
     let other = servers.chain(clients).find(|other| *other != of).unwrap_or(of);
     identified(world, other)
 }
 
-fn told(error: Error) -> String {
+pub(super) fn told(error: Error) -> String {
     error.to_string()
 }

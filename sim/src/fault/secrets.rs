@@ -1,6 +1,8 @@
 //! Secrets and bundles, damaged as an operator or a bug would: through the API.
 
-use conduit_identity::Workload;
+use std::time::Duration;
+
+use conduit_identity::{UnixTime, Workload};
 use conduit_k8s::owned;
 use conduit_mesh::Mesh;
 use k8s_openapi::{
@@ -13,6 +15,8 @@ use kube::{
 };
 
 use super::Damage;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Damages the Secret of `victim`; `other` is where another certificate is taken from. How many objects that changed.
 pub(super) async fn damage(
@@ -30,6 +34,16 @@ pub(super) async fn damage(
         if damage == Damage::WrongRoot {
             mesh.foreign_certificate(victim).await.map_err(|error| error.to_string())?;
         }
+        return Ok(1);
+    }
+    if let Some(at) = issued(mesh, damage) {
+        let leaf = mesh.leaf_issued_at(victim, at).await.map_err(|error| error.to_string())?;
+        let Some(leaf) = leaf else { return Ok(0) };
+        let data = secret.data.get_or_insert_default();
+        data.insert(owned::SECRET_CERT_KEY.to_owned(), ByteString(leaf.chain.into_bytes()));
+        let key = leaf.key.reveal().as_bytes().to_vec();
+        data.insert(owned::SECRET_PRIVATE_KEY.to_owned(), ByteString(key));
+        api.replace(&name, &PostParams::default(), &secret).await.map_err(told)?;
         return Ok(1);
     }
     let others: Api<Secret> = Api::namespaced(mesh.client(), &other.namespace);
@@ -56,6 +70,32 @@ pub(super) async fn damage(
     Ok(1)
 }
 
+/// When a certificate was issued that is not valid now.
+fn issued(mesh: &Mesh, damage: Damage) -> Option<UnixTime> {
+    let now = mesh.clock().now();
+    match damage {
+        Damage::Expired => Some(past(mesh)),
+        Damage::NotYetValid => Some(now + DAY),
+        _ => None,
+    }
+}
+
+/// When a certificate was issued that has just expired, by all clocks but those that are far behind.
+pub(super) fn past(mesh: &Mesh) -> UnixTime {
+    mesh.clock().now() - mesh.lifetimes().leaf - DAY / 12
+}
+
+/// Puts a root of which nothing is in the place of a namespace's trust bundle.
+pub(super) async fn replace_bundle(mesh: &Mesh, namespace: &str) -> Result<u64, String> {
+    let api: Api<ConfigMap> = Api::namespaced(mesh.client(), namespace);
+    let told = |error: kube::Error| error.to_string();
+    let Some(mut bundle) = api.get_opt(owned::BUNDLE_CONFIGMAP).await.map_err(told)? else { return Ok(0) };
+    let root = mesh.foreign_root().map_err(|error| error.to_string())?;
+    bundle.data.get_or_insert_default().insert(owned::BUNDLE_KEY.to_owned(), root);
+    api.replace(owned::BUNDLE_CONFIGMAP, &PostParams::default(), &bundle).await.map_err(told)?;
+    Ok(1)
+}
+
 /// Removes the trust bundle of a namespace.
 pub(super) async fn remove_bundle(mesh: &Mesh, namespace: &str) -> Result<u64, String> {
     let api: Api<ConfigMap> = Api::namespaced(mesh.client(), namespace);
@@ -66,12 +106,12 @@ pub(super) async fn remove_bundle(mesh: &Mesh, namespace: &str) -> Result<u64, S
     }
 }
 
-/// Removes a foreign certificate, which the CA never touches, so that it makes its own.
-pub(super) async fn remove(mesh: &Mesh, victim: &Workload) -> Result<(), String> {
+/// Removes a certificate, so that the CA makes another one. Whether there was one.
+pub(super) async fn remove(mesh: &Mesh, victim: &Workload) -> Result<bool, String> {
     let api: Api<Secret> = Api::namespaced(mesh.client(), &victim.namespace);
     match api.delete(&victim.secret_name(), &DeleteParams::default()).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(error.to_string()),
     }
 }

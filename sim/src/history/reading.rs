@@ -121,6 +121,20 @@ pub struct TapEvent {
     pub tls: String,
 }
 
+impl TapEvent {
+    /// Reads server-sent events that were read until `at`. What tells of no beginning of a request that names an operation is
+    /// left out, and so is what was cut off.
+    pub fn all(at: Duration, text: &str) -> Vec<Self> {
+        let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        let events = data.filter_map(|data| serde_json::from_str::<serde_json::Value>(data).ok());
+        let read = |event: serde_json::Value| {
+            let op = OpId::find(event["path"].as_str()?.as_bytes())?;
+            Some(Self { at, op, tls: event["tls"].as_str()?.to_owned() })
+        };
+        events.filter_map(read).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

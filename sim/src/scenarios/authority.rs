@@ -62,6 +62,12 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &[Shows::Tls(14, 60)],
     },
     Scenario {
+        name: "two-leaders",
+        about: "a second CA believes that it leads, and never stops: nobody's certificate is worse for it",
+        plan: |seed| Plan::quiet(seed).fault(s(13), s(14), Fault::RivalCa),
+        shows: &[Shows::Tls(13, 60), Shows::Tapped(10)],
+    },
+    Scenario {
         name: "two-cas-cut-off",
         about: "the leading CA cannot renew its Lease while another one comes: they do not undo each other's work",
         plan: |seed| {

@@ -55,6 +55,39 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &[COMES_BACK[0], COMES_BACK[1], Shows::Says("outbound bad_credentials")],
     },
     Scenario {
+        name: "certificate-past",
+        about: "a certificate is past, and a proxy starts with it",
+        plan: |seed| damaged(seed, Damage::Expired),
+        shows: &[COMES_BACK[0], COMES_BACK[1], Shows::Says("outbound expired")],
+    },
+    Scenario {
+        name: "certificate-of-tomorrow",
+        about: "a certificate begins tomorrow, and a proxy starts with it",
+        plan: |seed| damaged(seed, Damage::NotYetValid),
+        shows: &[COMES_BACK[0], COMES_BACK[1], Shows::Says("outbound clock_skew")],
+    },
+    Scenario {
+        name: "bundle-old",
+        about: "the trust bundle of a namespace holds a root of which nothing is, and a proxy starts with it",
+        plan: |seed| {
+            let plan = Plan::quiet(seed).fault(s(14), s(30), Fault::OldBundle(CLIENT));
+            let restart = Fault::ProxyRestart { pod: Pod::Client(0), is_graceful: false };
+            plan.fault(s(18), s(19), restart)
+        },
+        shows: &[COMES_BACK[0], COMES_BACK[1], Shows::Says("outbound bad_credentials")],
+    },
+    Scenario {
+        name: "renewed-under-handshakes",
+        about: "a server's certificate is replaced again and again while handshakes with it are under way",
+        plan: |seed| Plan::quiet(seed).fault(s(14), s(20), Fault::Renewals(SERVER)),
+        shows: &[
+            Shows::Tls(14, 60),
+            Shows::Certificates(1),
+            Shows::RenewedUnderHandshakes,
+            Shows::NothingFails,
+        ],
+    },
+    Scenario {
         name: "secret-lost-by-the-file",
         about: "a Secret is deleted while the CA is down: who has loaded it goes on with it",
         plan: |seed| {

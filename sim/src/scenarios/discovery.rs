@@ -65,6 +65,18 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &[Shows::SettlesInTls],
     },
     Scenario {
+        name: "destination-wrong",
+        about: "the destination service tells names of another trust domain: they are nobody's, and traffic is plaintext",
+        plan: |seed| Plan::quiet(seed).fault(s(14), s(26), Fault::DestinationWrong),
+        shows: &[Shows::Plaintext(16, 26), Shows::Says("outbound no_identity"), Shows::SettlesInTls],
+    },
+    Scenario {
+        name: "destination-forgets",
+        about: "the destination service restarts with a view in which pods are missing",
+        plan: |seed| several(seed).fault(s(14), s(22), Fault::DestinationForgets { events: 3 }),
+        shows: &[Shows::Says("outbound true")],
+    },
+    Scenario {
         name: "cut-off-from-control",
         about: "a client's pod reaches nothing of the control plane: what it knows and holds stays in use",
         plan: |seed| several(seed).fault(s(14), s(26), Fault::CutOff(Pod::Client(0))),

@@ -2,6 +2,10 @@
 //!
 //! Timers do not run faster: a proxy that reads its files every second, and a CA that looks every 10 s, are slow here.
 
+use std::time::Duration;
+
+use conduit_ca::Lifetimes;
+
 use super::{Scenario, Shows, s};
 use crate::{fault::Fault, plan::Plan};
 
@@ -15,8 +19,20 @@ const BEGIN: u64 = 8;
 fn hours(seed: u64, hours: u64) -> Plan {
     let mut plan = Plan { wall_speed: SPEED, until: s(BEGIN + hours * HOUR), ..Plan::quiet(seed) };
     plan.clients[0].asks[0].period = s(1);
-    plan.tick = std::time::Duration::from_millis(2);
+    plan.tick = Duration::from_millis(2);
     plan
+}
+
+/// A root lives for a day, a leaf for half of one.
+fn short_lived_root() -> Lifetimes {
+    let hours = |hours: u32| Duration::from_secs(3_600) * hours;
+    Lifetimes {
+        root: hours(24),
+        leaf: hours(12),
+        renew_left: hours(6),
+        renew_jitter: hours(1) / 4,
+        ..Lifetimes::default()
+    }
 }
 
 pub(super) const ALL: &[Scenario] = &[
@@ -25,6 +41,18 @@ pub(super) const ALL: &[Scenario] = &[
         about: "40 hours: certificates of 26 h are renewed with 14 h left, again and again, and nobody notices",
         plan: |seed| hours(seed, 40),
         shows: &[Shows::Tls(28, 248), Shows::Certificates(4)],
+    },
+    Scenario {
+        name: "root-rotation",
+        about: "a root of 24 h is replaced before it ends: both are trusted in between, and no handshake fails",
+        plan: |seed| Plan { lifetimes: short_lived_root(), ..hours(seed, 36) },
+        shows: &[
+            Shows::Tls(28, 224),
+            Shows::Roots(2),
+            Shows::RootsTogether,
+            Shows::Certificates(5),
+            Shows::NothingFails,
+        ],
     },
     Scenario {
         name: "ca-down-11h",

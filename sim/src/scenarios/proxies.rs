@@ -14,11 +14,12 @@ fn busy(seed: u64) -> Plan {
     let client = protocols.into_iter().fold(Client::new("shop", "client"), |client, protocol| {
         client.asks(0, protocol, Style::Fresh).asks(0, protocol, Style::Kept)
     });
-    let mut plan = Plan::quiet(seed);
+    let mut plan = Plan { until: s(70), ..Plan::quiet(seed) };
     plan.servers = vec![Server::new("shop", "server", &protocols).replicas(2)];
     plan.clients = vec![client];
     for asks in &mut plan.clients[0].asks {
         asks.lengths = 0..=20_000;
+        asks.period = s(1) * 2 / 5;
     }
     plan
 }

@@ -154,6 +154,7 @@ fn a_server_that_speaks_first_is_plaintext_whatever_follows() {
     let sniffed = sniff(&recording);
     assert_eq!((sniffed.kind, sniffed.first_application_byte), (WireKind::Plaintext, Some(ms(0))));
     assert_eq!(markers(&sniffed), ["op-4-4-4."]);
+    assert_eq!(sniffed.sni.as_deref(), Some(identity().as_str()), "the client meant something else");
 }
 
 #[test]

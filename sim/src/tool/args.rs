@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Sweep(SweepArgs),
     /// Runs the same in two processes, and compares what crossed the wire line by line
     Compare(CompareArgs),
+    /// Tells how many seconds of a world of six pods are simulated in one second
+    Speed,
     /// Lists the named scenarios
     List,
     /// Runs with Conduit only, and writes down what crossed the wire
@@ -81,6 +83,9 @@ pub(crate) struct SweepArgs {
     /// Worlds at a time; each of them takes two threads [default: half of the processors]
     #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: Option<u16>,
+    /// Ends with the first world in which something is violated
+    #[arg(long)]
+    pub(crate) first: bool,
     /// Does not look for the smallest stories
     #[arg(long)]
     pub(crate) no_shrink: bool,

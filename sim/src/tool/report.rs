@@ -42,13 +42,18 @@ pub(super) fn world(plan: &Plan, verdict: &Verdict, took: Duration) {
     );
 }
 
-/// Prints every pod and every connection, as they are in the history.
+/// Prints every pod, every connection and every counter, as they are in the history.
 pub(super) fn details(verdict: &Verdict) {
     for pod in &verdict.run.pods {
         println!("  {pod:?}");
     }
     for connection in &verdict.run.wire {
         println!("  {connection:?}");
+    }
+    for reading in &verdict.run.readings {
+        for counter in &reading.counters {
+            println!("  {} {} {:?} {}", reading.pod, counter.name, counter.labels, counter.value);
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         clear_progress();
         summary.add(seed, judged);
         progress(summary.run, seeds.end - seeds.start);
+        !args.first || summary.failing.is_empty()
     });
     clear_progress();
     summary.print(seeds, begun.elapsed());
@@ -46,7 +47,7 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         println!("\nseed {seed} does not end:");
         shrinking::replay(&Story::of_seed(*seed), &Keep::default());
     }
-    Ok(summary.run > 0 && summary.failing.is_empty() && hung.is_empty())
+    Ok(summary.proves_enough() && summary.failing.is_empty() && hung.is_empty())
 }
 
 /// A world has two threads, with Conduit and without.

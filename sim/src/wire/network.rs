@@ -13,7 +13,12 @@ use futures::{
     future::{BoxFuture, poll_fn},
 };
 
-use super::{EPHEMERAL, Listening, Wire, connection::Side, stream::Stream};
+use super::{
+    EPHEMERAL, Listening, Wire,
+    connection::Side,
+    stream::{Arrival, Stream},
+};
+use crate::time::elapsed;
 
 /// How long an address literal may be kept: it does not change.
 const LITERAL_TTL: Duration = Duration::from_secs(3600);
@@ -79,35 +84,47 @@ impl Listener for WireListener {
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         let Self { wire, address } = self;
+        let mut arrival = Arrival::default();
         poll_fn(move |cx| {
-            let taken = wire.with(|state, wakers| {
+            loop {
+                let next = wire.with(|state, _| {
+                    let host = state.hosts.get_mut(&address.ip())?;
+                    let listening = host.listeners.get_mut(&address.port())?;
+                    let (established, id) = *listening.waiting.first()?;
+                    let is_due = established <= elapsed();
+                    if is_due {
+                        listening.waiting.pop_first();
+                    }
+                    Some(if is_due { Ok(id) } else { Err(established) })
+                });
+                match next {
+                    Some(Ok(id)) => return Poll::Ready(wire.accepted(id, *address)),
+                    Some(Err(established)) if arrival.poll_until(established, cx).is_ready() => {}
+                    Some(Err(_)) | None => break,
+                }
+            }
+            // One that comes later may be there sooner.
+            wire.with(|state, wakers| {
                 let host = state.hosts.get_mut(&address.ip())?;
                 let listening = host.listeners.get_mut(&address.port())?;
-                let id = listening.waiting.pop_front();
-                if id.is_none() {
-                    wakers.extend(
-                        listening
-                            .acceptor
-                            .replace(cx.waker().clone())
-                            .filter(|old| !old.will_wake(cx.waker())),
-                    );
-                }
-                let id = id?;
-                Some((id, state.connections.get(&id).map(|connection| connection.client)))
+                let before = listening.acceptor.replace(cx.waker().clone());
+                wakers.extend(before.filter(|before| !before.will_wake(cx.waker())));
+                Some(())
             });
-            match taken {
-                None => Poll::Pending,
-                // Its client has given up meanwhile, and both ends are gone.
-                Some((_, None)) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
-                Some((id, Some(client))) => Poll::Ready(Ok(Accepted {
-                    io: Io::other(Stream::new(wire.clone(), id, Side::Server)),
-                    peer: PeerAddr(client),
-                    local: LocalAddr(*address),
-                    original_dst: None,
-                })),
-            }
+            Poll::Pending
         })
         .boxed()
+    }
+}
+
+impl Wire {
+    /// The server's end of a connection that is established.
+    fn accepted(&self, id: u64, local: SocketAddr) -> io::Result<Accepted> {
+        let client = self.with(|state, _| state.connections.get(&id).map(|connection| connection.client));
+        // Its client may have given up meanwhile, and both ends are gone.
+        let peer = client.ok_or(io::ErrorKind::ConnectionAborted)?;
+        let io = Io::other(Stream::new(self.clone(), id, Side::Server));
+        Ok(Accepted { io, peer: PeerAddr(peer), local: LocalAddr(local), original_dst: None })
     }
 }
 
@@ -119,7 +136,7 @@ impl Drop for WireListener {
                 return;
             };
             wakers.extend(listening.acceptor);
-            for id in listening.waiting {
+            for (_, id) in listening.waiting {
                 state.close(id, Side::Server, true, wakers);
             }
         });

@@ -18,27 +18,31 @@ use super::{
 };
 use crate::time::elapsed;
 
+/// A wait for something that is on its way.
+#[derive(Default)]
+pub(super) struct Arrival(Option<Pin<Box<Sleep>>>);
+
+impl Arrival {
+    /// Waits for simulated time `at`; ready when it has come.
+    pub(super) fn poll_until(&mut self, at: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let mut arrival = Box::pin(sleep(at.saturating_sub(elapsed())));
+        let polled = arrival.as_mut().poll(cx);
+        self.0 = polled.is_pending().then_some(arrival);
+        polled
+    }
+}
+
 pub(super) struct Stream {
     wire: Wire,
     id: u64,
     side: Side,
     resets: bool,
-    /// Until something arrives that is on its way.
-    arrival: Option<Pin<Box<Sleep>>>,
+    arrival: Arrival,
 }
 
 impl Stream {
     pub(super) fn new(wire: Wire, id: u64, side: Side) -> Self {
-        Self { wire, id, side, resets: false, arrival: None }
-    }
-
-    /// Waits for simulated time `at`; ready when it has come.
-    fn poll_until(&mut self, at: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let left = at.saturating_sub(elapsed());
-        let mut arrival = Box::pin(sleep(left));
-        let polled = arrival.as_mut().poll(cx);
-        self.arrival = polled.is_pending().then_some(arrival);
-        polled
+        Self { wire, id, side, resets: false, arrival: Arrival::default() }
     }
 }
 
@@ -82,7 +86,7 @@ impl AsyncRead for Stream {
                 Read::End => return Poll::Ready(Ok(())),
                 Read::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 Read::Nothing => return Poll::Pending,
-                Read::At(at) => std::task::ready!(self.poll_until(at, cx)),
+                Read::At(at) => std::task::ready!(self.arrival.poll_until(at, cx)),
             }
         }
     }

@@ -50,7 +50,7 @@ impl Network for ProxyNet {
 impl Pod {
     /// Connects without passing the sidecar: to a Service as kube-proxy would, to the own application, to anybody.
     pub(super) async fn leave(&self, address: SocketAddr) -> io::Result<Io> {
-        let address = match self.services.translate(address) {
+        let address = match self.services.translate(address, &self.turns) {
             Translated::NotAService => address,
             Translated::Endpoint(endpoint) => endpoint,
             Translated::NoEndpoint => return Err(io::ErrorKind::ConnectionRefused.into()),

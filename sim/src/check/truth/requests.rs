@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Bounds, Crossing, EDGE, Seen, is_counted, told::Process, violation};
 use crate::{
     check::Violation,
-    history::{Op, OpId, Protocol, Reading, Run},
+    history::{Op, OpId, Protocol, Reading, Run, WireConnection},
 };
 
 /// Labels of what did not cross: within a pod, or from the kubelet.
@@ -72,7 +72,9 @@ fn counted(
         (true, Some(_)) => (pod.until.is_some() || !pod.outages.is_empty()) && run.is_behind(op, pod.ip),
         (true, None) => run.is_behind(op, pod.ip),
     };
-    if !concerns || op.started.max(pod.from) + EDGE < *since {
+    // One that a slow or broken network held back may have come to a later process than it was meant for.
+    let ended = op.ended.unwrap_or(op.started + op.deadline);
+    if !concerns || ended.max(pod.from) + EDGE < *since {
         return None;
     }
     let crossing = seen.crossing(run, id, op);
@@ -82,12 +84,23 @@ fn counted(
     let here = arrival.filter(|arrival| !is_inbound || arrival.server == pod.ip);
     // A WebSocket is one request for many operations, or for one.
     let certain = is_counted(op.protocol) && crossing.is_some() && op.started >= *since + EDGE;
-    let certain = certain && !run.wire.iter().any(|connection| connection.is_late && run.met(op, connection));
+    let may_be_opaque = |connection: &&WireConnection| connection.is_late || is_slow(run, connection);
+    let certain = certain && !run.wire.iter().filter(may_be_opaque).any(|connection| run.met(op, connection));
     Some(Counted {
         from: op.started,
         by: here.filter(|_| certain).map(|arrival| arrival.at + EDGE),
         tls: crossing.map(|crossing| crossing == Crossing::Hidden).filter(|_| here.is_some()),
         times: run.ops.times_asked(id),
+    })
+}
+
+/// Whether a connection was opened while everything took longer. A server of HTTP/2 need not wait for its client, and where
+/// the client's first words take longer than a proxy waits for them, it is taken for a protocol in which servers speak first,
+/// whose requests nobody counts.
+fn is_slow(run: &Run, connection: &WireConnection) -> bool {
+    let mut slow = run.faults.iter().filter(|fault| !fault.slows.is_zero());
+    slow.any(|fault| {
+        fault.from <= connection.opened && fault.until.is_none_or(|until| connection.opened <= until)
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Bounds, Crossing, Seen, is_counted, violation};
 use crate::{
     check::Violation,
-    history::{Protocol, Run, Sidecar, StatRow},
+    history::{Protocol, Run, Sidecar, StatRow, WireConnection, WireKind},
 };
 
 /// How much later than it happened something may come into the window, and leave it.
@@ -41,6 +41,15 @@ fn wrong(run: &Run, seen: &Seen<'_>, row: &StatRow) -> Option<String> {
     }
 }
 
+/// Whether a connection came to a pod of the row's workload and carried nothing that anybody asked for in the clear: looking
+/// for whoever had the address before, for instance. It is a connection all the same.
+fn is_stray(run: &Run, row: &StatRow, connection: &WireConnection) -> bool {
+    let pod = run.pod(connection.server.ip(), connection.opened);
+    pod.is_some_and(|pod| pod.workload == row.name && pod.identity != connection.sni)
+        && connection.kind != WireKind::Mesh
+        && connection.markers.is_empty()
+}
+
 /// What arrived at a workload within a row's window.
 #[derive(Default)]
 struct Traffic {
@@ -71,14 +80,30 @@ impl Traffic {
                 traffic.unknown = true;
                 continue;
             };
-            let counts =
-                run.pod(arrival.server, arrival.at).is_some_and(|pod| pod.sidecar != Sidecar::Absent);
+            let pod = run.pod(arrival.server, arrival.at);
+            let counts = pod.is_some_and(|pod| pod.sidecar != Sidecar::Absent);
             if crossing == Crossing::Within || arrival.workload != row.name || !counts {
                 continue;
             }
-            let certain = inner.0 <= op.started && op.ended.is_some_and(|ended| ended <= inner.1);
-            let hidden = crossing == Crossing::Hidden && op.protocol != Protocol::AppTls;
-            traffic.bounds(is_counted(op.protocol), hidden).add(certain);
+            // What a proxy counted that is gone may not have been read any more.
+            let is_read = pod.is_some_and(|pod| {
+                pod.until.is_none() && pod.outages.iter().all(|(_, until)| *until <= op.started)
+            });
+            let within = inner.0 <= op.started && op.ended.is_some_and(|ended| ended <= inner.1);
+            let certain = within && is_read;
+            if op.protocol == Protocol::AppTls {
+                // Hidden by itself, and by the mesh's TLS around it or not: nothing of it tells which.
+                traffic.streams_hidden.add(false);
+                traffic.streams_clear.add(false);
+                continue;
+            }
+            let hidden = crossing == Crossing::Hidden;
+            // A WebSocket begins with a request, and what follows on the same connection is none.
+            let is_request = is_counted(op.protocol) || op.protocol == Protocol::WebSocket;
+            traffic.bounds(is_request, hidden).add(certain && op.protocol != Protocol::WebSocket);
+        }
+        for _ in run.wire.iter().filter(|connection| is_stray(run, row, connection)) {
+            traffic.streams_clear.add(false);
         }
         traffic
     }

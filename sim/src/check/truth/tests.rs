@@ -327,7 +327,37 @@ fn streams_count_where_there_are_no_requests() {
     for number in 0..OPS {
         op(&mut run, number).protocol = Protocol::AppTls;
     }
-    assert_says(&check(&run), "0.000 to 0.000 crossed");
+    assert_eq!(check(&run), [], "the application's own TLS may be within the mesh's, or not");
+}
+
+#[test]
+fn a_stray_connection_may_count_where_there_are_no_requests() {
+    let mut run = good();
+    run.readings.clear();
+    run.taps.clear();
+    for number in 0..OPS {
+        op(&mut run, number).protocol = Protocol::Opaque;
+    }
+    run.stat[0].tls = Some(0.5);
+    assert_says(&check(&run), "1.000 to 1.000 crossed");
+    run.wire.push(WireConnection { sni: Some(name("another")), kind: WireKind::AppTls, ..plain(2, 50_000) });
+    assert_eq!(check(&run), []);
+}
+
+#[test]
+fn a_websocket_is_a_request_that_may_be_older_than_the_window() {
+    let mut run = good();
+    run.readings.clear();
+    run.taps.clear();
+    run.wire.push(plain(2, 30_000));
+    run.wire[1].markers = (0..OPS).filter(|n| n % 2 == 0).map(|n| (id(n), ms(0))).collect();
+    for number in (0..OPS).filter(|number| number % 2 == 0) {
+        op(&mut run, number).protocol = Protocol::WebSocket;
+    }
+    for (share, right) in [(1.0, true), (0.6, true), (0.1, false)] {
+        run.stat[0].tls = Some(share);
+        assert_eq!(check(&run).is_empty(), right, "{share}: {:#?}", check(&run));
+    }
 }
 
 #[test]

@@ -6,6 +6,9 @@ use sim::{judge::Verdict, run::Stopped, shrink::Failing};
 
 use crate::tool::report;
 
+/// How many operations of a hundred must be compared with the runs without Conduit.
+const COMPARED_PERCENT: u64 = 80;
+
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) run: u64,
@@ -68,9 +71,17 @@ impl Summary {
             let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
             println!("{failing}: {} seeds: {}", seeds.len(), seeds.join(" "));
         }
-        if self.failing.is_empty() {
-            println!("nothing is violated");
+        match self.proves_enough() {
+            true if self.failing.is_empty() => println!("nothing is violated"),
+            true => {}
+            false => println!("nothing is proven: less than {COMPARED_PERCENT} % could be compared"),
         }
+    }
+
+    /// Whether enough could be compared for the sweep to say anything.
+    pub(super) fn proves_enough(&self) -> bool {
+        let (compared, asked) = self.compared;
+        asked > 0 && compared * 100 >= asked * COMPARED_PERCENT
     }
 }
 

@@ -19,14 +19,14 @@ struct Shared {
     under_way: BTreeMap<u64, Instant>,
 }
 
-/// Judges the seeds on `jobs` threads, begins none after `until`, and hands over each verdict. The result is those that do
-/// not end.
+/// Judges the seeds on `jobs` threads, begins none after `until`, and hands over each verdict; who takes it says whether to go
+/// on. The result is those that do not end.
 #[allow(clippy::disallowed_methods, reason = "it is about real time, outside of any world")]
 pub(super) fn work(
     seeds: Range<u64>,
     jobs: usize,
     until: Option<Instant>,
-    mut done: impl FnMut(u64, Result<Verdict, Stopped>),
+    mut done: impl FnMut(u64, Result<Verdict, Stopped>) -> bool,
 ) -> Vec<u64> {
     let shared = Arc::new(Mutex::new(Shared { seeds, under_way: BTreeMap::new() }));
     let (sender, verdicts) = mpsc::sync_channel(jobs);
@@ -47,7 +47,11 @@ pub(super) fn work(
     drop(sender);
     loop {
         match verdicts.recv_timeout(Duration::from_secs(1)) {
-            Ok((seed, judged)) => done(seed, judged),
+            Ok((seed, judged)) => {
+                if !done(seed, judged) {
+                    return Vec::new();
+                }
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => return Vec::new(),
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let under_way = &lock(&shared).under_way;
