@@ -8,7 +8,7 @@ use crate::{completion, demo, get, inject, install, stat, tap, uninject, version
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
 #[derive(Debug, Parser)]
-#[command(name = "conduit", disable_version_flag = true, max_term_width = 120)]
+#[command(name = "conduit", version = version::VERSION, max_term_width = 120)]
 pub struct Cli {
     /// The flags of every command.
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub context: Option<String>,
     /// Address of Conduit's API, for reaching it without Kubernetes
-    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = api_addr, help_heading = "Global options")]
     pub api_addr: Option<String>,
     /// Log what is done, to stderr
     #[arg(long, global = true, help_heading = "Global options")]
@@ -98,6 +98,24 @@ pub fn namespace(value: &str) -> Result<String, String> {
     }
 }
 
+/// Parses an address of the API; as a URL too, which browsers and curl want.
+///
+/// # Errors
+/// It is none, or of something else than plain HTTP.
+fn api_addr(value: &str) -> Result<String, String> {
+    let expected = || "not an address: use host:port, such as 127.0.0.1:8085".to_owned();
+    let rest = value.strip_prefix("http://").unwrap_or(value);
+    if rest.contains("://") {
+        return Err("the API speaks plain HTTP: use host:port without a scheme".to_owned());
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = rest.rsplit_once(':').ok_or_else(expected)?;
+    let is_bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
+    let is_name = !host.is_empty() && !host.contains([':', '/', '@', '?', '#', '[', ']', ' ']);
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    if (is_name || is_bracketed) && is_port { Ok(rest.to_owned()) } else { Err(expected()) }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -107,6 +125,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_of_the_api_may_be_urls() {
+        for good in ["127.0.0.1:80", "http://127.0.0.1:80", "http://127.0.0.1:80/"] {
+            assert_eq!(api_addr(good).as_deref(), Ok("127.0.0.1:80"));
+        }
+        assert!(
+            ["[::1]:80", "observe.conduit:8085"].iter().all(|good| api_addr(good).as_deref() == Ok(good))
+        );
+        for bad in
+            ["", ":80", "a", "a:", "a:0", "a:65536", "::1:80", "[]:80", "a/b:80", "http://a:80/api", "a:80/x"]
+        {
+            assert!(api_addr(bad).is_err_and(|error| error.contains("host:port")), "{bad}");
+        }
+        assert!(api_addr("https://a:80").is_err_and(|error| error.contains("plain HTTP")));
     }
 
     #[test]

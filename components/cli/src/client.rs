@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use conduit_k8s::owned::{COMPONENT_OBSERVE, PORT_OBSERVE};
+use conduit_k8s::{
+    kubeconfig::{self, Choice},
+    owned::{COMPONENT_OBSERVE, PORT_OBSERVE},
+};
 use conduit_net::{Net, TokioNetwork};
 use conduit_observe::{
     demo_file::{Demo, Place},
@@ -61,6 +64,7 @@ impl Client {
         }
         let wants_cluster = global.kubeconfig.is_some() || global.context.is_some();
         if !wants_cluster && let Some(demo) = running_demo(&net, &Place::of_user()).await {
+            tell_of_demo(&demo).await;
             let namespace = demo.namespace.unwrap_or_else(|| "default".to_owned());
             return Ok(Self { namespace, ..Self::at(net, demo.api_addr) });
         }
@@ -177,9 +181,26 @@ async fn running_demo(net: &Net, place: &Place) -> Option<Demo> {
         Ok(demo) => demo?,
         Err(error) => return ignored(error.to_string()),
     };
-    match timeout(DEMO_DEADLINE, dial(net, &demo.api_addr)).await {
-        Ok(Ok(_)) => Some(demo),
-        _ => ignored(format!("the demo at {} does not answer; it may have been killed", demo.api_addr)),
+    match answers(net, &demo).await {
+        true => Some(demo),
+        false => ignored(format!("the demo at {} does not answer; it may have been killed", demo.api_addr)),
+    }
+}
+
+/// Whether something listens where a demo says that it does.
+pub(crate) async fn answers(net: &Net, demo: &Demo) -> bool {
+    matches!(timeout(DEMO_DEADLINE, dial(net, &demo.api_addr)).await, Ok(Ok(_)))
+}
+
+/// A demo goes before the cluster of the current context, and whoever has both should know which one it is.
+async fn tell_of_demo(demo: &Demo) {
+    let choice = Choice { path: None, context: None };
+    if let Ok(Ok(kubeconfig::Found { origin, .. })) = timeout(DEMO_DEADLINE, kubeconfig::find(&choice)).await
+    {
+        let pid = demo.pid;
+        output::note(&format!(
+            "note: asking the demo that runs here as process {pid}, not {origin}; --context or --kubeconfig asks a cluster"
+        ));
     }
 }
 
@@ -189,11 +210,24 @@ async fn declined(response: Response<Incoming>) -> anyhow::Error {
     let body = Limited::new(response.into_body(), 64 << 10).collect().await;
     let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
     match problem {
-        Some(Problem { detail, parameter: Some(parameter), value: Some(value), .. }) if !value.is_empty() => {
-            anyhow!("{parameter} {value:?}: {detail}")
+        Some(Problem { detail, parameter: Some(parameter), value: Some(value), .. })
+            if !value.is_empty() && !detail.contains(&value) =>
+        {
+            anyhow!("{} {value:?}: {detail}", argument(&parameter))
         }
         Some(Problem { detail, .. }) => anyhow!(detail),
         None => anyhow!("the API answered {status}"),
+    }
+}
+
+/// What the command line calls a parameter of the API.
+fn argument(parameter: &str) -> String {
+    match parameter {
+        "type" | "name" => "RESOURCE".to_owned(),
+        "window" => "--time-window".to_owned(),
+        // One that an older API does not know is the value here.
+        "parameter" => parameter.to_owned(),
+        other => format!("--{}", other.replace('_', "-")),
     }
 }
 
@@ -226,6 +260,24 @@ mod tests {
         let parameters = [("type", "au/web svc:80".to_owned()), ("path", "/a?b=c&d=é".to_owned())];
         assert_eq!(query(&parameters), "?type=au%2Fweb%20svc%3A80&path=%2Fa%3Fb%3Dc%26d%3D%C3%A9");
         assert_eq!(query(&[]), "");
+    }
+
+    #[test]
+    fn parameters_are_told_as_the_command_line_calls_them() {
+        use clap::CommandFactory;
+        let command = crate::args::Cli::command();
+        for (name, parameters) in [
+            ("stat", &conduit_observe::request::PARAMETERS[..]),
+            ("tap", &["authority", "max_rps", "method", "path", "scheme", "to", "to_namespace"][..]),
+        ] {
+            let command = command.find_subcommand(name).unwrap();
+            for parameter in parameters {
+                let argument = argument(parameter);
+                let is_known =
+                    |arg: &clap::Arg| arg.get_long().is_some_and(|long| argument == format!("--{long}"));
+                assert!(argument == "RESOURCE" || command.get_arguments().any(is_known), "{name} {argument}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -53,4 +53,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn types_of_resources_are_completed() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = script(shell);
+            for word in ["pods", "statefulsets", "authorities"] {
+                assert!(script.contains(word), "{shell:?} lacks {word}");
+            }
+        }
+    }
 }

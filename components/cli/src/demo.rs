@@ -16,7 +16,7 @@ use conduit_observe::{
     query::{MAX_WINDOW, MIN_WINDOW},
     row::Stat,
 };
-use conduit_runtime::{Seed, env, log, signal};
+use conduit_runtime::{Seed, env, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{args::Global, client::Client, output, table};
@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     fault: Option<Fault>,
     /// Requests that the vote-bot sends, a second
-    #[arg(long, value_name = "NUMBER", default_value_t = 10.0, value_parser = rate)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 10.0, value_parser = rate, allow_negative_numbers = true)]
     rps: f64,
 }
 
@@ -103,9 +103,7 @@ enum Tls {
 /// # Errors
 /// The machine has no room for it, or stdout cannot be written.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    if global.verbose {
-        log::init("info");
-    }
+    cautions(&args).iter().for_each(|caution| output::note(&format!("note: {caution}")));
     output::note("starting a Kubernetes API, the control plane and emojivoto ...");
     let mut stop = std::pin::pin!(signal::shutdown());
     let started = tokio::select! {
@@ -119,6 +117,19 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let code = running.show_and_tell(&args, global.verbose, stop).await;
     running.mesh.stop(AT_ONCE).await;
     code
+}
+
+/// What the flags lead to that one might not expect.
+fn cautions(args: &Args) -> Vec<String> {
+    let mut cautions = Vec::new();
+    if PARTS.iter().all(|part| args.unmeshed.iter().any(|unmeshed| unmeshed == part)) {
+        cautions.push(
+            "every part is unmeshed: there is no proxy that could count, and the table stays empty"
+                .to_owned(),
+        );
+    }
+    cautions.extend(args.fault.zip(args.duration).and_then(|(fault, duration)| fault.caution(duration)));
+    cautions
 }
 
 /// Why the showing ended.
@@ -166,7 +177,7 @@ impl Running {
         mesh.deploy(&deployments).await?;
 
         let api = mesh.observe_addr().context("observe has no address")?.to_string();
-        let file = DemoFile::write(&api, mesh.clock().now());
+        let file = DemoFile::write(&api, mesh.clock().now()).await;
         let client = Client::at(TokioNetwork::shared(), api.clone());
         output::note(&format!("emojivoto runs; Conduit's API is at {api}"));
         Ok(Self { mesh, application, client, began: Instant::now(), _file: file })
@@ -301,4 +312,33 @@ const MAX_RPS: f64 = 10_000.0;
 fn rate(value: &str) -> Result<f64, String> {
     let expected = || format!("expected a number above 0 and up to {MAX_RPS}");
     value.parse().ok().filter(|rps: &f64| *rps > 0.0 && *rps <= MAX_RPS).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_shows_nothing_is_told_beforehand() {
+        let cautions = |line: &str| {
+            let line = Line::try_parse_from(["demo"].into_iter().chain(line.split_whitespace()));
+            cautions(&line.expect("it is sound").args)
+        };
+        let all = "--unmeshed web --unmeshed emoji --unmeshed voting";
+        assert_eq!(cautions(all), [""; 0]);
+        assert!(cautions(&format!("{all} --unmeshed vote-bot"))[0].contains("unmeshed"));
+        assert!(cautions("--fault ca-late --duration 6s")[0].contains("--duration 16s"));
+        for fine in ["", "--fault ca-late", "--fault ca-late --duration 16s", "--fault ca-down --duration 6s"]
+        {
+            assert_eq!(cautions(fine), [""; 0], "{fine}");
+        }
+    }
 }

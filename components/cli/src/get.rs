@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use clap::{
+    ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use conduit_observe::api::{PodItem, Pods};
 
 use crate::{args::Global, client::Client, output, stat::Scope};
@@ -10,8 +13,8 @@ use crate::{args::Global, client::Client, output, stat::Scope};
 /// List pods, and whether they are in the mesh
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to list: pods
-    #[arg(value_name = "RESOURCE", value_parser = resource)]
+    /// What to list
+    #[arg(value_name = "RESOURCE", value_parser = resources(), ignore_case = true)]
     resource: String,
     #[command(flatten)]
     scope: Scope,
@@ -30,11 +33,8 @@ enum Format {
     Yaml,
 }
 
-fn resource(text: &str) -> Result<String, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "pods" | "pod" | "po" => Ok(text.to_owned()),
-        _ => Err("only pods can be listed".to_owned()),
-    }
+fn resources() -> PossibleValuesParser {
+    [PossibleValue::new("pods").aliases(["pod", "po"])].into()
 }
 
 /// Prints the pods.
@@ -119,7 +119,13 @@ mod tests {
 
     #[test]
     fn only_pods_are_listed() {
-        assert!(["pods", "pod", "po", "PO"].into_iter().all(|text| resource(text).is_ok()));
-        assert!(resource("deploy").is_err());
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            _args: Args,
+        }
+        let parse = |text| <Line as clap::Parser>::try_parse_from(["get", text]);
+        assert!(["pods", "pod", "po", "PO"].into_iter().all(|text| parse(text).is_ok()));
+        assert!(parse("deploy").unwrap_err().to_string().contains("[possible values: pods]"));
     }
 }

@@ -31,8 +31,10 @@ pub use options::{Flags, Options};
 /// Add the proxy to Kubernetes manifests
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Prints the manifests with a proxy in every pod that they make; everything else in them stays as it is.
-What was done to each resource is told on stderr. A workload is left out if it uses its node's network
+    after_help = "Prints the manifests with a proxy in every pod that they make; everything else stays as it is.
+What was done to each resource is told on stderr.
+
+A workload is left out, and loses the proxy it has, if it uses its node's network, runs on Windows
 or has the annotation conduit.io/inject: disabled.
 
 Examples:

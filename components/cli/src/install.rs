@@ -12,7 +12,7 @@ use conduit_identity::ControlPlane;
 
 use crate::{
     args::Global,
-    mesh_options::{MeshOptions, log_filter},
+    mesh_options::{MeshOptions, image, log_filter},
     output,
 };
 
@@ -40,16 +40,16 @@ pub struct Flags {
     pub mesh: MeshOptions,
     /// Replicas of the certificate authority and of the destination service; more than one of anything has a disruption
     /// budget (Kubernetes 1.21 or later)
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = replicas)]
     pub controller_replicas: u16,
-    /// Replicas of the API and dashboard
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    /// Replicas of the API that the other commands ask
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = replicas)]
     pub web_replicas: u16,
     /// Replicas of a Prometheus of its own; without one, Conduit keeps the last minutes itself
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=100))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = replicas_or_none)]
     pub prometheus_replicas: u16,
     /// Image of that Prometheus
-    #[arg(long, value_name = "IMAGE", default_value = "prom/prometheus:v2.55.1")]
+    #[arg(long, value_name = "IMAGE", default_value = "prom/prometheus:v2.55.1", value_parser = image)]
     pub prometheus_image: String,
     /// What the control plane logs
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = controller_log_level)]
@@ -119,6 +119,16 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn replicas(value: &str) -> Result<u16, String> {
+    let number = replicas_or_none(value).ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "not a number of replicas: use 1 to 100".to_owned())
+}
+
+fn replicas_or_none(value: &str) -> Result<u16, String> {
+    let number = value.parse().ok().filter(|number| *number <= 100);
+    number.ok_or_else(|| "not a number of replicas: use 0 to 100".to_owned())
 }
 
 /// A log filter, or one of the levels of v0.5.0.

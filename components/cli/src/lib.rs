@@ -6,7 +6,7 @@
 //! - `args.rs`: the root, its flags, the list of commands
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
 //! - `stat.rs`, `get.rs`, `tap.rs`: what the control plane knows, through `client.rs` and `cluster.rs`; `table.rs` lays rows out,
-//!   `sse.rs` reads events
+//!   `sse.rs` reads events, `resource.rs` what a command is about
 //! - `install.rs`: the control plane as manifests
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
@@ -33,6 +33,7 @@ pub mod input;
 pub mod install;
 pub mod mesh_options;
 pub mod output;
+pub mod resource;
 pub mod sse;
 pub mod stat;
 pub mod table;
@@ -41,7 +42,7 @@ pub mod uninject;
 pub mod version;
 pub mod yaml;
 
-use args::Cli;
+use args::{Cli, Command};
 
 /// Runs the command line `args`, the program's name first, and says how the process ends.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -53,10 +54,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn block_on(cli: Cli) -> anyhow::Result<ExitCode> {
     if cli.global.verbose {
-        log::init("debug");
+        log::init(verbose(&cli.command));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(cli.command.run(&cli.global))
+}
+
+/// What `--verbose` shows: what we do, and of the libraries below us what went wrong. A demo is a whole mesh in one process,
+/// of which a line for each connection would be too much.
+fn verbose(command: &Command) -> &'static str {
+    match command {
+        Command::Demo(_) => "warn,conduit=info",
+        _ => "warn,conduit=debug",
+    }
 }
 
 fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
@@ -76,4 +86,17 @@ fn refuse(error: &clap::Error) -> ExitCode {
     // Nothing is left to be done when its stream is closed.
     let _ = error.print();
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbose_is_about_us() {
+        for line in [["conduit", "demo"], ["conduit", "version"]] {
+            let filter = verbose(&Cli::try_parse_from(line).expect("it is sound").command);
+            assert!(log::check(filter).is_ok() && filter.starts_with("warn,conduit="), "{filter}");
+        }
+    }
 }

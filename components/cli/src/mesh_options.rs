@@ -71,7 +71,7 @@ pub struct MeshOptions {
     #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
     pub image_pull_policy: PullPolicy,
     /// Port of the destination service
-    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_DESTINATION, value_parser = port())]
+    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_DESTINATION, value_parser = port)]
     pub api_port: u16,
 }
 
@@ -92,9 +92,13 @@ impl MeshOptions {
     }
 }
 
-/// A port that something can listen on.
-pub fn port() -> clap::builder::RangedI64ValueParser<u16> {
-    clap::value_parser!(u16).range(1..)
+/// Parses a port that something can listen on.
+///
+/// # Errors
+/// It is none.
+pub fn port(value: &str) -> Result<u16, String> {
+    let port = value.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| "not a port: use a number from 1 to 65535".to_owned())
 }
 
 fn domain(value: &str) -> Result<String, String> {
@@ -110,6 +114,18 @@ fn domain(value: &str) -> Result<String, String> {
     } else {
         Err("not a DNS name: use lower-case labels joined by dots, at most 120 characters, such as svc.cluster.local".to_owned())
     }
+}
+
+/// Parses the name of an image.
+///
+/// # Errors
+/// It is none.
+pub fn image(value: &str) -> Result<String, String> {
+    let inner = |octet: u8| octet.is_ascii_alphanumeric() || b"._-/:@".contains(&octet);
+    let valid =
+        !value.is_empty() && value.bytes().all(inner) && value.split('/').all(|part| !part.is_empty());
+    let expected = "not an image: use a name such as conduit/proxy, with or without a tag or digest";
+    valid.then(|| value.to_owned()).ok_or_else(|| expected.to_owned())
 }
 
 fn tag(value: &str) -> Result<String, String> {

@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use conduit_observe::row::Stat;
+use conduit_observe::{request, row::Stat};
 
 use crate::{
     args::{Global, namespace},
     client::Client,
-    output, table,
+    output,
+    resource::ResourceParser,
+    table,
 };
 
 /// Show success rates, request rates, latencies and how much of the traffic is TLS
@@ -18,30 +20,34 @@ use crate::{
 ///
 /// A row is about what arrives. With --to it is about what leaves for that resource, with --from about what arrives from
 /// that one, with both about what goes from the one to the other.
+///
+/// TLS is the share of responses that crossed between pods encrypted, and of connections where there are no responses.
+/// Opaque TCP of a row that has responses is not in it; TLS_CONN of -o wide counts every connection, those of the kubelet's
+/// probes among them, which are never encrypted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  conduit stat deploy -n emojivoto                        every deployment of a namespace
-  conduit stat deploy/web -n emojivoto -o wide            with the peers, and the reasons for plaintext
-  conduit stat po -n emojivoto --from deploy/web          the pods that web calls
-  conduit stat au -n emojivoto                            by the name that clients use
-  conduit stat all -A                                     everything")]
+  conduit stat deploy -n emojivoto                  every deployment of a namespace
+  conduit stat deploy/web -n emojivoto -o wide      with peers and reasons for plaintext
+  conduit stat po -n emojivoto --from deploy/web    the pods that web calls
+  conduit stat au -n emojivoto                      by the name that clients use
+  conduit stat all -A                               everything")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
     scope: Scope,
     /// How far back to look: up to 10m
-    #[arg(long, short = 't', value_name = "DURATION", default_value = "1m")]
+    #[arg(long, short = 't', value_name = "DURATION", default_value = "1m", value_parser = window)]
     time_window: String,
     /// Only requests to this TYPE or TYPE/NAME
-    #[arg(long, value_name = "RESOURCE")]
+    #[arg(long, value_name = "RESOURCE", value_parser = ResourceParser, hide_possible_values = true)]
     to: Option<String>,
     /// Namespace of --to [default: --namespace]; alone: anything in it
     #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
     to_namespace: Option<String>,
     /// Only requests from this TYPE or TYPE/NAME
-    #[arg(long, value_name = "RESOURCE")]
+    #[arg(long, value_name = "RESOURCE", value_parser = ResourceParser, hide_possible_values = true)]
     from: Option<String>,
     /// Namespace of --from [default: --namespace]; alone: anything in it
     #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
@@ -58,11 +64,15 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 pub struct Target {
     /// TYPE or TYPE/NAME
-    #[arg(value_name = "RESOURCE")]
+    #[arg(value_name = "RESOURCE", value_parser = ResourceParser, hide_possible_values = true)]
     pub resource: String,
     /// Name of the resource, when it does not follow a slash
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
+}
+
+fn window(value: &str) -> Result<String, String> {
+    request::window(value).map(|_| value.to_owned()).map_err(|invalid| invalid.remedy)
 }
 
 impl Target {

@@ -10,6 +10,7 @@ use crate::{
     args::Global,
     client::Client,
     output,
+    resource::ResourceParser,
     stat::{Scope, Target},
     table::short_identity,
 };
@@ -22,22 +23,22 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  conduit tap deploy/web -n emojivoto                                what web receives and sends
-  conduit tap deploy -n emojivoto --to deploy/voting                 what anybody sends to voting
-  conduit tap ns/emojivoto --method POST --path /api --max-rps 10    some requests of a whole namespace")]
+  conduit tap deploy/web -n emojivoto                   what web receives and sends
+  conduit tap deploy -n emojivoto --to deploy/voting    what anybody sends to voting
+  conduit tap ns/emojivoto --path /api --max-rps 10     some requests of a whole namespace")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
     scope: Scope,
     /// Only requests to this TYPE or TYPE/NAME
-    #[arg(long, value_name = "RESOURCE")]
+    #[arg(long, value_name = "RESOURCE", value_parser = ResourceParser, hide_possible_values = true)]
     to: Option<String>,
     /// Namespace of --to [default: --namespace]; alone: anything in it
     #[arg(long, value_name = "NAMESPACE", value_parser = crate::args::namespace)]
     to_namespace: Option<String>,
     /// Requests to show a second, over all pods
-    #[arg(long, value_name = "NUMBER", default_value = "1.0")]
+    #[arg(long, value_name = "NUMBER", default_value = "1.0", value_parser = rate, allow_negative_numbers = true)]
     max_rps: String,
     /// Only requests with this scheme
     #[arg(long)]
@@ -67,6 +68,12 @@ enum Format {
     Wide,
     /// One JSON object a line
     Json,
+}
+
+/// How much is allowed is the API's to say.
+fn rate(value: &str) -> Result<String, String> {
+    let rate = value.parse().ok().filter(|rate: &f64| *rate > 0.0 && rate.is_finite());
+    rate.map(|_| value.to_owned()).ok_or_else(|| "expected a number above 0, such as 0.5 or 10".to_owned())
 }
 
 /// Prints events until there are enough, or the user has seen enough.

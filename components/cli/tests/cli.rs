@@ -49,8 +49,16 @@ fn a_malformed_document_anywhere_leaves_stdout_empty() {
 }
 
 #[test]
+fn what_is_not_about_kubernetes_is_passed_on_with_a_note() {
+    for text in ["", "a: 1\n", "just text\n", "- a\n"] {
+        let note = "note: there is no Kubernetes object in it\n".to_owned();
+        assert_eq!(outcome(&["inject", "-"], text), (Some(0), text.to_owned(), note), "{text:?}");
+    }
+}
+
+#[test]
 fn usage_errors_end_with_code_1_and_name_flag_and_value() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 19] = [
         (&[], "Usage"),
         (&["inject"], "<FILE>"),
         (&["install", "app.yml"], "'app.yml'"),
@@ -60,6 +68,16 @@ fn usage_errors_end_with_code_1_and_name_flag_and_value() {
         (&["install", "-c", "A"], "'A' for '--conduit-namespace"),
         (&["inject", "-", "--metrics-port", "4190"], "--control-port and --metrics-port are both 4190"),
         (&["completion", "tcsh"], "'tcsh'"),
+        (&["install", "--prometheus-image", ""], "not an image"),
+        (&["install", "--controller-replicas", "0"], "use 1 to 100"),
+        (&["install", "--prometheus-replicas", "many"], "use 0 to 100"),
+        (&["inject", "-", "--skip-inbound-ports", "80,x"], "use a number from 1 to 65535"),
+        (&["stat", "deploy", "-t", "1x"], "'1x' for '--time-window"),
+        (&["tap", "deploy", "--max-rps", "-1"], "'-1' for '--max-rps"),
+        (&["demo", "--rps", "-1"], "'-1' for '--rps"),
+        (&["stat", "widgets"], "\"widgets\" is not a type of resource"),
+        (&["stat", "deploy", "--to", "deploy/"], "'deploy/' for '--to"),
+        (&["stat", "deploy", "--api-addr", "https://127.0.0.1:1"], "the API speaks plain HTTP"),
     ];
     for (args, expected) in cases {
         let (code, stdout, stderr) = outcome(args, "");
@@ -91,6 +109,10 @@ fn flags_that_proxies_once_needed_at_install_are_taken_with_a_note() {
 fn the_version_is_told_without_a_control_plane() {
     let (code, stdout, stderr) = outcome(&["version", "--client", "--short"], "");
     assert_eq!((code, stdout.trim(), stderr.as_str()), (Some(0), env!("CARGO_PKG_VERSION"), ""));
+    for flag in ["-V", "--version"] {
+        let line = format!("conduit {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(outcome(&[flag], ""), (Some(0), line, String::new()));
+    }
     let (code, stdout, stderr) = outcome(&["version"], "");
     let expected = format!("Client version: {}\nServer version: unavailable\n", env!("CARGO_PKG_VERSION"));
     assert_eq!((code, stdout), (Some(0), expected));

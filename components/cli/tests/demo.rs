@@ -186,12 +186,39 @@ fn other_commands_find_the_demo_and_an_interrupt_ends_it_at_once() {
     });
 
     let pid = child.0.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    // The shell's own: not every machine has the program.
+    assert!(Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
     let told = Instant::now();
     until("the end", || child.0.try_wait().unwrap().is_some());
     assert!(told.elapsed() < Duration::from_secs(1), "it took {:?}", told.elapsed());
     assert!(child.0.wait().unwrap().success());
     assert!(!home.path().join("conduit/demo.json").exists());
+}
+
+#[test]
+fn a_second_demo_leaves_the_first_one_alone_and_a_hangup_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let mut first = Background(conduit(home.path()).args(["demo", "--duration", "10m"]).spawn().unwrap());
+    let file = home.path().join("conduit/demo.json");
+    until("the first demo's file", || file.exists());
+    let written = std::fs::read(&file).unwrap();
+    let keys = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("conduit-mesh-");
+    let names = || std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names().filter(|name| keys(name)).count(), 1);
+
+    let second = conduit(home.path()).args(["demo", "--duration", "5s"]).output().unwrap();
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    let expected =
+        format!("the demo that runs as process {}; for this one they need --api-addr", first.0.id());
+    assert!(second.status.success() && stderr.contains(&expected), "{stderr}");
+    assert_eq!(std::fs::read(&file).unwrap(), written);
+
+    let pid = first.0.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    until("the end", || first.0.try_wait().unwrap().is_some());
+    assert!(first.0.wait().unwrap().success());
+    assert_eq!(names().collect::<Vec<_>>(), ["conduit"]);
+    assert!(!file.exists());
 }
 
 #[test]

@@ -143,6 +143,8 @@ fn every_flag_reaches_the_manifest() {
         "mesh",
         "--trust-domain",
         "example.org",
+        "--cluster-domain",
+        "k8s.example.net",
         "-v",
         "1.2.3",
         "--registry",
@@ -206,6 +208,8 @@ fn the_proxy_reads_what_it_is_told() {
         "mesh",
         "--trust-domain",
         "example.org",
+        "--cluster-domain",
+        "k8s.example.net",
         "--api-port",
         "9000",
         "--control-port",
@@ -221,7 +225,7 @@ fn the_proxy_reads_what_it_is_told() {
     assert_eq!((config.pod_namespace.as_str(), config.listen.tap.port()), ("shop", 2000));
     assert!(!config.listen.admin.ip().is_loopback() && config.listen.outbound.ip().is_loopback());
     let destination = config.destination.expect("it is told");
-    assert_eq!((destination.host.as_str(), destination.port), ("destination.mesh.svc.cluster.local", 9000));
+    assert_eq!((destination.host.as_str(), destination.port), ("destination.mesh.svc.k8s.example.net", 9000));
     let control_plane = ControlPlane { namespace: "mesh".into(), trust_domain: "example.org".into() };
     assert_eq!(
         destination.identity,
@@ -282,6 +286,203 @@ fn files_are_set_apart_when_there_are_several() {
     assert_eq!(output, "---\n{\"a\": 1}\n---\nb: 1\n---\nc: 1\n");
 }
 
+#[test]
+fn files_that_are_joined_mean_what_they_meant() {
+    let input = |text: &str| Input { name: "x".into(), text: text.into() };
+    let joined = |texts: &[&str]| {
+        let inputs: Vec<_> = texts.iter().map(|text| input(text)).collect();
+        stream::transform(&inputs, document::uninject).expect("well-formed").text
+    };
+    let files = [
+        "\u{feff}a: 1\n",
+        "\u{feff}---\nb: 1\n",
+        "# first\n%YAML 1.2\n---\nc: 1",
+        "d: |\n  x | y > z",
+        "e:\n- > # folded\n  x\n  y",
+        "f: |+2\n    x",
+        "g: 1\n",
+    ];
+    let text = joined(&files);
+    let meant = |text: &str| values(text).into_iter().filter(|value| !value.is_null()).collect::<Vec<_>>();
+    let wanted: Vec<Value> = files.iter().flat_map(|file| meant(file)).collect();
+    assert_eq!(meant(&text), wanted, "{text}");
+    assert!(!text.contains('\u{feff}'));
+    // Alone, a file stays as it is.
+    assert!(files.iter().all(|file| joined(&[file]) == *file));
+    assert_eq!(joined(&["%YAML 1.2\n---\na: 1\n", "b: 1\n"]), "%YAML 1.2\n---\na: 1\n---\nb: 1\n");
+}
+
+fn pod(text: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n{text}")
+}
+
+const CONTAINERS: &str = "spec:\n  containers:\n  - name: web\n    image: web:1\n";
+
+#[test]
+fn what_becomes_unfit_for_the_mesh_leaves_it() {
+    let injected = inject(&pod(CONTAINERS), &options(FLAGS[0])).text;
+    let changes = [
+        ("spec:\n", "spec:\n  hostNetwork: true\n", "hostNetwork"),
+        ("  name: web\n", "  name: web\n  # out\n", ""),
+        (
+            "  annotations:\n",
+            "  annotations:\n    conduit.io/inject: disabled\n",
+            "conduit.io/inject is disabled",
+        ),
+        ("spec:\n", "spec:\n  os: {name: windows}\n", "Windows"),
+    ];
+    for (old, new, reason) in changes {
+        let changed = injected.replacen(old, new, 1);
+        let output = inject(&changed, &options(FLAGS[0]));
+        match reason {
+            "" => {
+                assert_eq!((output.text, output.report), (changed, vec!["pod \"web\" unchanged".to_owned()]))
+            }
+            reason => {
+                assert!(output.report[0].starts_with("pod \"web\" uninjected: "), "{:?}", output.report);
+                assert!(output.report[0].contains(reason), "{:?}", output.report);
+                assert_eq!(output.text, uninject(&changed));
+                assert!(!output.text.contains("conduit-proxy"), "{}", output.text);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_of_several_can_leave_the_mesh() {
+    let two = format!("{}---\n{}", pod(CONTAINERS), pod(CONTAINERS).replace("web", "db"));
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: a, annotations: {x: y}}\n  \
+                spec: {containers: [{name: a}]}\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: b}\n  spec: {containers: [{name: b}]}\n";
+    for (text, old, new) in [
+        (two.as_str(), "  annotations:\n", "  annotations:\n    conduit.io/inject: disabled\n"),
+        (list, "x: y", "x: y, conduit.io/inject: disabled"),
+    ] {
+        let injected = inject(text, &options(FLAGS[0])).text;
+        let changed = injected.replacen(old, new, 1);
+        assert_ne!(injected, changed);
+        let output = inject(&changed, &options(FLAGS[0]));
+        assert!(output.report[0].contains("uninjected"), "{:?}", output.report);
+        assert!(output.report[1].ends_with("unchanged"), "{:?}", output.report);
+        assert_eq!(output.text.matches("conduit/proxy:").count(), 1, "{}", output.text);
+    }
+}
+
+#[test]
+fn what_the_user_named_like_ours_is_neither_taken_away_nor_doubled() {
+    for spec in [
+        "spec:\n  containers:\n  - name: conduit-proxy\n    image: mine\n",
+        "spec:\n  initContainers:\n  - name: conduit-init\n    image: mine\n  containers:\n  - name: web\n",
+        "spec:\n  containers:\n  - name: web\n  volumes:\n  - name: conduit-identity\n    emptyDir: {}\n",
+    ] {
+        let text = pod(spec);
+        let output = inject(&text, &options(FLAGS[0]));
+        assert!(
+            output.report[0].ends_with("that inject did not add: give it another name"),
+            "{:?}",
+            output.report
+        );
+        assert_eq!((output.text.as_str(), uninject(&text).as_str()), (text.as_str(), text.as_str()));
+    }
+    // A name that only an older release used.
+    let text =
+        pod("spec:\n  containers:\n  - name: web\n  volumes:\n  - name: conduit-secrets\n    emptyDir: {}\n");
+    assert_eq!(uninject(&inject(&text, &options(FLAGS[0])).text), text);
+}
+
+#[test]
+fn kubectl_means_the_users_container() {
+    let annotation = "kubectl.kubernetes.io/default-container";
+    let meant = |text: &str| {
+        let pod = values(text).remove(0);
+        pod["metadata"]["annotations"][annotation].as_str().map(str::to_owned)
+    };
+    let injected = inject(&pod(CONTAINERS), &options(FLAGS[0])).text;
+    assert_eq!(meant(&injected).as_deref(), Some("web"));
+    assert_eq!(uninject(&injected), pod(CONTAINERS));
+    // The proxy of a native sidecar is not among the containers.
+    assert_eq!(meant(&inject(&injected, &options(FLAGS[2])).text), None);
+    // What the user says stays, said before or since.
+    let own = pod(&format!("  annotations:\n    {annotation}: web\n{CONTAINERS}"));
+    assert_eq!(uninject(&inject(&own, &options(FLAGS[0])).text), own);
+    let since = injected.replace(&format!("{annotation}: web"), &format!("{annotation}: other"));
+    assert_eq!(meant(&uninject(&since)).as_deref(), Some("other"));
+    assert_eq!(meant(&inject(&since, &options(FLAGS[1])).text).as_deref(), Some("other"));
+}
+
+#[test]
+fn wishes_that_mean_nothing_are_told() {
+    let report = |wish: &str| {
+        let text = pod(&format!("  annotations:\n    conduit.io/inject: {wish}\n{CONTAINERS}"));
+        inject(&text, &options(FLAGS[0])).report
+    };
+    assert_eq!(report("enabled"), ["pod \"web\" injected"]);
+    for wish in ["Disabled", "false", "\"no\""] {
+        let report = report(wish);
+        assert_eq!(report.len(), 2, "{report:?}");
+        assert!(report[1].contains("which means nothing"), "{report:?}");
+    }
+}
+
+#[test]
+fn windows_pods_are_left_out() {
+    for spec in ["os: {name: windows}", "nodeSelector: {kubernetes.io/os: windows}"] {
+        let output = inject(&pod(&format!("{CONTAINERS}  {spec}\n")), &options(FLAGS[0]));
+        assert_eq!(
+            output.report,
+            ["pod \"web\" skipped: its pods run on Windows, for which there is no proxy"]
+        );
+    }
+    let linux = inject(
+        &pod(&format!("{CONTAINERS}  nodeSelector: {{kubernetes.io/os: linux}}\n")),
+        &options(FLAGS[0]),
+    );
+    assert_eq!(linux.report, ["pod \"web\" injected"]);
+}
+
+#[test]
+fn another_order_of_keys_is_no_change() {
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                let map: std::collections::BTreeMap<_, _> =
+                    map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+                map.into_iter().collect()
+            }
+            Value::Array(items) => items.iter().map(sorted).collect(),
+            other => other.clone(),
+        }
+    }
+    let injected = inject(&pod(CONTAINERS), &options(FLAGS[0])).text;
+    let text = emit::document(&sorted(&values(&injected).remove(0)));
+    let output = inject(&text, &options(FLAGS[0]));
+    assert_eq!((output.text.as_str(), output.report[0].as_str()), (text.as_str(), "pod \"web\" unchanged"));
+}
+
+#[test]
+fn a_record_of_yaml_in_a_json_document_is_given_back_as_json() {
+    for annotations in
+        ["  annotations: ~\n", "  annotations: {}\n", "  annotations: # none\n  labels: !!null\n"]
+    {
+        let text = pod(&format!("{annotations}{CONTAINERS}"));
+        let injected = inject(&text, &options(FLAGS[0])).text;
+        assert!(injected.contains("conduit.io/replaced"), "{injected}");
+        let json = serde_json::to_string_pretty(&values(&injected).remove(0)).expect("JSON");
+        let back = uninject(&json);
+        let value: Value = serde_json::from_str(&back).unwrap_or_else(|error| panic!("{error}: {back}"));
+        assert_eq!(without_voids(value), without_voids(values(&text).remove(0)));
+    }
+}
+
+#[test]
+fn a_list_of_a_whole_cluster_is_injected_in_place() {
+    let item = pod(CONTAINERS).replace('\n', "\n  ");
+    let filler = format!("{{\"x\": [{}0]}}", "0,".repeat(260_000));
+    let text = format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n- {filler}\n");
+    let output = inject(&text, &options(FLAGS[0]));
+    assert_eq!(output.report, ["pod \"web\" injected"]);
+    assert_eq!(uninject(&output.text), text);
+}
+
 fn is_subsequence(part: &str, whole: &str) -> bool {
     let mut rest = whole.chars();
     part.chars().all(|wanted| rest.any(|c| c == wanted))
@@ -292,7 +493,8 @@ fn without_additions(value: Value) -> Value {
     fn strip(value: Value) -> Value {
         match value {
             Value::Object(map) => {
-                let ours = ["created-by", "proxy-version", "tls", "owner", "replaced", "control-plane-ns"];
+                let ours =
+                    ["created-by", "proxy-version", "tls", "owner", "replaced", "added", "control-plane-ns"];
                 let is_ours = |key: &str| {
                     key.strip_prefix("conduit.io/")
                         .is_some_and(|key| ours.contains(&key) || key.starts_with("proxy-"))
@@ -328,7 +530,8 @@ fn without_voids(value: Value) -> Value {
     };
     match value {
         Value::Object(map) => {
-            let ours = ["conduit.io/tls", "conduit.io/control-plane-ns"];
+            let ours =
+                ["conduit.io/tls", "conduit.io/control-plane-ns", "kubectl.kubernetes.io/default-container"];
             let entries = map.into_iter().filter(|(key, _)| !ours.contains(&key.as_str()));
             let entries = entries.map(|(key, value)| (key, without_voids(value)));
             Value::Object(entries.filter(|(_, value)| !is_void(value)).collect::<Map<_, _>>())

@@ -257,3 +257,16 @@ fn nobody_may_more_than_is_written_here() {
     }
     insta::assert_snapshot!(rights.join("\n"));
 }
+
+#[test]
+fn several_of_anything_have_a_disruption_budget() {
+    let budgets = |flags: &[&str]| {
+        let objects = objects(flags);
+        let budgets = objects.iter().filter(|object| text(object, "/kind") == "PodDisruptionBudget");
+        budgets.map(|budget| text(budget, "/metadata/name").to_owned()).collect::<Vec<_>>()
+    };
+    let several =
+        ["--tls=optional", "--controller-replicas=2", "--web-replicas=2", "--prometheus-replicas=2"];
+    assert_eq!(budgets(&several), ["ca", "destination", "observe", "prometheus"]);
+    assert_eq!(budgets(&["--prometheus-replicas=1"]), [""; 0]);
+}

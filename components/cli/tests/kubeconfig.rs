@@ -190,3 +190,22 @@ fn a_control_plane_that_does_not_run_is_told_from_one_that_is_not_ready() {
     let told = home.error(&["--kubeconfig", &config]);
     assert!(told.ends_with("find out why with `kubectl -n conduit describe pod observe-1`\n"), "{told}");
 }
+
+#[test]
+fn a_demo_goes_before_the_current_context_and_says_so() {
+    let home = Home::new();
+    let kubeconfig = home.kubeconfig("http://127.0.0.1:1", "");
+    let demo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = demo.local_addr().unwrap();
+    std::fs::create_dir(home.path("conduit")).unwrap();
+    home.write("conduit/demo.json", &format!("{{\"api_addr\": \"{address}\", \"pid\": 7, \"started\": 1}}"));
+    // It accepts, and answers nothing.
+    std::thread::spawn(move || demo.incoming().for_each(drop));
+    let note = "note: asking the demo that runs here as process 7, not the context \"here\"";
+    assert!(std::fs::create_dir(home.path(".kube")).is_ok());
+    assert!(!home.error(&[]).contains("note: asking"));
+    std::fs::copy(&kubeconfig, home.path(".kube/config")).unwrap();
+    let told = home.error(&[]);
+    assert!(told.starts_with(note), "{told}");
+    assert!(!home.error(&["--kubeconfig", &kubeconfig]).contains("note: asking"));
+}

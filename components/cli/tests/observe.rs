@@ -113,7 +113,7 @@ async fn what_the_api_declines_is_told_in_its_words() {
         "value":"nope"}"#;
     let (addr, _) = serve(&TokioNetwork::shared(), json("404 Not Found", problem)).await;
     for line in ["stat deploy/nope", "tap deploy/nope"] {
-        let expected = "error: name \"nope\": there is no deployment nope\n".to_owned();
+        let expected = "error: there is no deployment nope\n".to_owned();
         assert_eq!(at(addr, line).await, (Some(1), String::new(), expected), "{line}");
     }
 }

@@ -4,7 +4,10 @@
 //! - SUCCESS = successes / (successes + failures). RPS = responses / time covered, per proxy.
 //! - Latencies are quantiles of the sum of all proxies' histograms.
 //! - TLS = what went over mutual TLS / what crossed between pods. What never left a pod (`internal_traffic`, `loopback`)
-//!   is neither. Where a row has no responses that crossed, connections take their place: that is opaque TCP.
+//!   is neither. Where a row has no responses that crossed, connections take their place: that is opaque TCP. Where it
+//!   has some, opaque TCP of the same row is not in the share: proxies do not tell which connections carried no HTTP, and
+//!   those of the kubelet's probes are always plaintext, so connections would make every probed pod look unencrypted.
+//!   [`Counts::tls_connections`] of [`Counts::connections`] has them all.
 //! - Without traffic a number is none.
 //!
 //! # Who counts

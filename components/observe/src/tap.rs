@@ -120,7 +120,7 @@ impl Taps {
         if let Err(reason) = self.store.current() {
             let detail = format!(
                 "observe holds no usable certificate ({}), and proxies tell of requests over mutual TLS only; \
-                 install Conduit with --tls=optional, and see what `conduit check` says of the CA",
+                 install Conduit with --tls=optional, and see what the CA logs",
                 reason.label()
             );
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "tap is unavailable", detail));
@@ -154,7 +154,7 @@ impl Taps {
 
     /// Taps each pod of the query as long as it runs, the ones that come later included.
     async fn supervise(mut self, query: TapQuery, items: mpsc::Sender<Item>) {
-        let shared = Arc::new(Shared::new(query.max_rps));
+        let shared = Arc::new(Shared::new(query.max_rps, &self.seed));
         let mut tasks = JoinSet::new();
         let mut tapped: BTreeMap<String, AbortHandle> = BTreeMap::new();
         let mut number = 0;
@@ -187,6 +187,7 @@ impl Taps {
                     shared: shared.clone(),
                     items: items.clone(),
                     retry: Backoff::new(Duration::from_secs(1), Duration::from_secs(15), &seed),
+                    seed,
                     pod: pod.name.clone(),
                     inventory: self.inventory.clone(),
                 };
@@ -217,8 +218,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(max_rps: f64) -> Self {
-        Self { rate: Mutex::new(Rate::new(max_rps)), start: Instant::now() }
+    fn new(max_rps: f64, seed: &Seed) -> Self {
+        let rng = seed.fork("rate").rng();
+        Self { rate: Mutex::new(Rate::new(max_rps, rng)), start: Instant::now() }
     }
 
     /// Whether one more request may be told of.

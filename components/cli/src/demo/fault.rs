@@ -11,6 +11,8 @@ use super::application::NAMESPACE;
 
 /// When a late CA starts, after the first traffic: late enough to see the plaintext.
 const LATE: Duration = Duration::from_secs(8);
+/// What the certificates take to arrive once the CA has started, on a busy machine.
+const SETTLING: Duration = Duration::from_secs(4);
 /// How far the clocks of CA and API server are behind when what they issue has expired: further than a certificate
 /// lives. A CA whose clock alone is behind notices, and issues nothing.
 const TWO_DAYS: Duration = Duration::from_secs(48 * 60 * 60);
@@ -42,6 +44,18 @@ impl Fault {
             Self::WrongRoot => "voting's certificate is from a root that nobody trusts",
             Self::NoSecret => "voting's certificate never gets into its pod",
         }
+    }
+
+    /// What a demo of this `duration` does not show of it, if anything.
+    pub(super) fn caution(self, duration: Duration) -> Option<String> {
+        let (late_s, enough) = (LATE.as_secs(), LATE * 2);
+        let is_short = self == Self::CaLate && duration < LATE + SETTLING;
+        is_short.then(|| {
+            format!(
+                "the CA starts after {late_s} s, too late for this duration to show TLS: use --duration {}s",
+                enough.as_secs()
+            )
+        })
     }
 
     /// What must be so before the control plane starts.

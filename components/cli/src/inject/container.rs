@@ -24,7 +24,8 @@ pub(super) fn proxy_container(options: &Options, tls: Option<&Owner>) -> Value {
         // The application's container is not started before the proxy accepts.
         "lifecycle": {"postStart": {"exec": {"command": ["conduit-proxy", "wait-ready"]}}},
         "livenessProbe": probe("/live"),
-        "readinessProbe": probe("/ready"),
+        // Kubernetes would look every ten seconds: a pod would wait that long for its Service, at start and after a crash.
+        "readinessProbe": {"httpGet": probe("/ready")["httpGet"], "periodSeconds": 1},
         "resources": {"requests": {"cpu": options.flags.proxy_cpu_request, "memory": options.flags.proxy_memory_request}},
         "securityContext": {
             "runAsUser": flags.proxy_uid,
@@ -66,8 +67,9 @@ fn environment(options: &Options, tls: Option<&Owner>) -> Value {
         (
             "CONTROL_URL",
             format!(
-                "tcp://{}.{namespace}.svc.cluster.local:{}",
+                "tcp://{}.{namespace}.svc.{}:{}",
                 owned::COMPONENT_DESTINATION,
+                flags.mesh.cluster_domain,
                 flags.mesh.api_port
             ),
         ),

@@ -49,39 +49,48 @@ pub fn inject(text: &str, options: &Options) -> Result<Outcome, Refused> {
     let obstacle = |resource: &Resource| workload::obstacle(&bare, resource, &options.ports());
     let decisions: Vec<_> = resources.iter().map(|resource| (resource, obstacle(resource))).collect();
     let wanted = decisions.iter().filter(|(_, obstacle)| obstacle.is_none());
-    let grafts: Vec<_> = wanted.filter_map(|(resource, _)| graft(resource, options)).collect();
-    if grafts.is_empty() {
-        let report =
-            decisions.iter().filter_map(|(resource, obstacle)| Some(skipped(resource, obstacle.as_ref()?)));
-        return Ok(Outcome {
-            text: text.to_owned(),
-            report: report.collect(),
-            has_content: !document.is_null(),
-        });
-    }
+    let grafts: Vec<_> = wanted.filter_map(|(resource, _)| graft(resource, &bare, options)).collect();
+    let change = change(text, &document, &bare, &injected, &grafts);
 
-    let again = grafts.iter().map(|(at, _)| at.clone()).filter(|at| injected.contains(at)).collect();
-    let base = strip(text, document.clone(), &again);
-    let added = add(&base.text, base.value, &grafts);
-    let after = value::parse(&added.text).unwrap_or_default();
     let mut report = Vec::new();
     for (resource, obstacle) in &decisions {
         let at = resource.template().unwrap_or_default();
         let what = match obstacle {
-            Some(reason) => {
-                report.push(skipped(resource, reason));
-                continue;
-            }
-            None if !injected.contains(&at) => "injected",
-            None if document.pointer(&at) == after.pointer(&at) => "unchanged",
-            None => "updated",
+            Some(reason) if injected.contains(&at) => format!("uninjected: {reason}"),
+            Some(reason) => format!("skipped: {reason}"),
+            None if !injected.contains(&at) => "injected".to_owned(),
+            None if document.pointer(&at) == change.value.pointer(&at) => "unchanged".to_owned(),
+            None => "updated".to_owned(),
         };
         report.push(format!("{resource} {what}"));
-        let anew = base.anew.or(added.anew).map(written_anew);
-        let warnings = warnings(resource, bare.pointer(&at), options).into_iter().chain(anew);
-        report.extend(warnings.map(|warning| format!("warning: {resource}: {warning}")));
+        let own = if obstacle.is_none() { warnings(resource, &bare, options) } else { Vec::new() };
+        let is_changed = obstacle.is_none() || injected.contains(&at);
+        let anew = change.anew.filter(|_| is_changed).map(written_anew);
+        report.extend(own.into_iter().chain(anew).map(|warning| format!("warning: {resource}: {warning}")));
     }
-    Ok(Outcome { text: added.text, report, has_content: true })
+    Ok(Outcome { text: change.text, report, has_content: !document.is_null() })
+}
+
+/// The document without what an earlier inject added, and with `grafts`. Where all that comes to nothing, its text stays
+/// as it is, in whatever order its parts are written.
+fn change(
+    text: &str,
+    document: &Value,
+    bare: &Value,
+    injected: &BTreeSet<String>,
+    grafts: &[(String, Graft)],
+) -> Changed {
+    let mut wanted = bare.clone();
+    apply(&mut wanted, grafts);
+    if wanted == *document {
+        return Changed { text: text.to_owned(), value: wanted, anew: None };
+    }
+    let base = strip(text, document.clone(), injected);
+    if grafts.is_empty() {
+        return base;
+    }
+    let added = add(&base.text, base.value, grafts);
+    Changed { anew: base.anew.or(added.anew), ..added }
 }
 
 /// Takes what [`inject`] added out of a document again.
@@ -132,15 +141,17 @@ fn injected(document: &Value, resources: &[Resource]) -> BTreeSet<String> {
     templates.filter(|at| document.pointer(at).is_some_and(workload::is_injected)).collect()
 }
 
-fn graft(resource: &Resource, options: &Options) -> Option<(String, Graft)> {
-    let graft = pod::addition(resource, resource.workload?, options).graft;
-    Some((resource.template()?, graft))
+fn graft(resource: &Resource, bare: &Value, options: &Options) -> Option<(String, Graft)> {
+    let at = resource.template()?;
+    let graft = pod::addition(resource, resource.workload?, bare.pointer(&at)?, options).graft;
+    Some((at, graft))
 }
 
-fn warnings(resource: &Resource, template: Option<&Value>, options: &Options) -> Vec<String> {
+fn warnings(resource: &Resource, bare: &Value, options: &Options) -> Vec<String> {
+    let template = resource.template().and_then(|at| bare.pointer(&at));
     let (Some(kind), Some(template)) = (resource.workload, template) else { return Vec::new() };
-    let own = pod::addition(resource, kind, options).warning;
-    own.into_iter().chain(workload::warnings(template, kind, options.flags.native_sidecar)).collect()
+    let own = pod::addition(resource, kind, template, options).warning;
+    own.into_iter().chain(workload::warnings(bare, resource, options.flags.native_sidecar)).collect()
 }
 
 /// A document that was changed.
@@ -187,8 +198,10 @@ fn add_in_place(text: &str, value: &Value, grafts: &[(String, Graft)]) -> Result
     let added = edit::apply(text, edits).ok_or(Unsupported("the additions overlap"))?;
     let mut expected = value.clone();
     apply(&mut expected, &recorded);
-    if value::parse(&added).as_ref() != Ok(&expected) {
-        return Err(Unsupported("what is added in place would change the meaning of other parts"));
+    match value::parse(&added) {
+        Ok(value) if value == expected => {}
+        Ok(_) => return Err(Unsupported("what is added in place would change the meaning of other parts")),
+        Err(_) => return Err(Unsupported("with what is added in place it could not be read any more")),
     }
     let templates = grafts.iter().map(|(at, _)| at.clone()).collect();
     if strip(&added, expected.clone(), &templates).text != text {
@@ -212,7 +225,8 @@ fn strip(text: &str, value: Value, templates: &BTreeSet<String>) -> Changed {
     let mut expected = value.clone();
     strip_value(&mut expected, templates);
     let in_place = strip_in_place(text, &value, templates).and_then(|stripped| {
-        let is_right = value::parse(&stripped).as_ref() == Ok(&expected);
+        let is_right = value::parse(&stripped).as_ref() == Ok(&expected)
+            && value::is_json(&stripped) == value::is_json(text);
         is_right.then_some(stripped).ok_or(Unsupported("what is left would mean something else"))
     });
     match in_place {
@@ -231,7 +245,7 @@ fn strip_value(value: &mut Value, templates: &BTreeSet<String>) {
     for at in templates {
         if let Some(template) = value.pointer_mut(at) {
             let replaced = replaced(template);
-            pod::removal().apply(template, &replaced);
+            pod::removal(template).apply(template, &replaced);
         }
     }
 }
@@ -240,11 +254,24 @@ fn strip_in_place(text: &str, value: &Value, templates: &BTreeSet<String>) -> Re
     let root = tree::parse(text).ok_or(Unsupported("its text cannot be followed"))?;
     let mut edits = Vec::new();
     for at in templates {
-        let template = root.at(at).ok_or(Unsupported("an alias stands for a pod template"))?.node;
-        let replaced = value.pointer(at).map(replaced).unwrap_or_default();
-        edits.extend(prune::plan(text, template, &pod::removal(), &replaced)?);
+        let node = root.at(at).ok_or(Unsupported("an alias stands for a pod template"))?.node;
+        let template = value.pointer(at).unwrap_or(&Value::Null);
+        let mut replaced = replaced(template);
+        if value::is_json(text) {
+            replaced.values_mut().for_each(as_json);
+        }
+        edits.extend(prune::plan(text, node, &pod::removal(template), &replaced)?);
     }
     edit::apply(text, edits).ok_or(Unsupported("the removals overlap"))
+}
+
+/// A record of YAML, in the words of the JSON into which its document was converted since.
+fn as_json(record: &mut String) {
+    if serde_json::from_str::<Value>(record).is_err()
+        && let Ok(value) = value::parse(record)
+    {
+        *record = format!(" {}", emit::json(&value));
+    }
 }
 
 /// What inject recorded in a pod template.

@@ -7,7 +7,7 @@ use conduit_runtime::env;
 
 use crate::{
     args::namespace,
-    mesh_options::{MeshOptions, log_filter, port},
+    mesh_options::{MeshOptions, image, log_filter, port},
 };
 
 /// The flags of inject.
@@ -20,10 +20,10 @@ pub struct Flags {
     #[arg(long, short = 'n', value_name = "NAMESPACE", value_parser = namespace)]
     pub namespace: Option<String>,
     /// Ports of the pod that are reached without the proxy
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port())]
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port)]
     pub skip_inbound_ports: Vec<u16>,
     /// Ports of others that the pod reaches without the proxy
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port())]
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port)]
     pub skip_outbound_ports: Vec<u16>,
     /// Run the proxy as an init container that keeps running (Kubernetes 1.29 or later): Jobs then end by themselves
     #[arg(long)]
@@ -56,16 +56,16 @@ pub struct Flags {
     #[arg(long, value_name = "QUANTITY", default_value = "24Mi", value_parser = quantity, help_heading = PROXY)]
     pub proxy_memory_request: String,
     /// Port on which the proxy takes what others send to the pod
-    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_INBOUND, value_parser = port(), help_heading = PROXY)]
+    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_INBOUND, value_parser = port, help_heading = PROXY)]
     pub inbound_port: u16,
     /// Port on which the proxy takes what the pod sends
-    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_OUTBOUND, value_parser = port(), help_heading = PROXY)]
+    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_OUTBOUND, value_parser = port, help_heading = PROXY)]
     pub outbound_port: u16,
     /// Port on which the proxy answers tap
-    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_TAP, value_parser = port(), help_heading = PROXY)]
+    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_TAP, value_parser = port, help_heading = PROXY)]
     pub control_port: u16,
     /// Port on which the proxy serves metrics and probes
-    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_ADMIN, value_parser = port(), help_heading = PROXY)]
+    #[arg(long, value_name = "PORT", default_value_t = owned::PORT_ADMIN, value_parser = port, help_heading = PROXY)]
     pub metrics_port: u16,
 }
 
@@ -109,21 +109,52 @@ impl Options {
     }
 }
 
-fn image(value: &str) -> Result<String, String> {
-    let inner = |octet: u8| octet.is_ascii_alphanumeric() || b"._-/:@".contains(&octet);
-    let valid =
-        !value.is_empty() && value.bytes().all(inner) && value.split('/').all(|part| !part.is_empty());
-    let expected = "not an image: use a name such as conduit/proxy, with or without a tag or digest";
-    valid.then(|| value.to_owned()).ok_or_else(|| expected.to_owned())
+/// Takes what Go takes for a duration too, as v0.5.0 did, and writes it in the proxy's own grammar, so that what passes
+/// here does not stop a proxy.
+fn duration(value: &str) -> Result<String, String> {
+    if let Ok(duration) = env::duration(value) {
+        return if duration.is_zero() {
+            Err("it must be more than nothing".to_owned())
+        } else {
+            Ok(value.to_owned())
+        };
+    }
+    match go_milliseconds(value) {
+        Some(ms) if ms > 0 => Ok(format!("{ms}ms")),
+        _ => Err(
+            "not a duration of 1 ms or more: use a number and a unit of ms, s, m or h, such as 10s or 1m30s"
+                .to_owned(),
+        ),
+    }
 }
 
-/// The proxy's own grammar, so that what passes here does not stop a proxy.
-fn duration(value: &str) -> Result<String, String> {
-    match env::duration(value) {
-        Ok(duration) if !duration.is_zero() => Ok(value.to_owned()),
-        Ok(_) => Err("it must be more than nothing".to_owned()),
-        Err(expected) => Err(expected),
+/// A duration as Go's `time.ParseDuration` reads it, in whole milliseconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float within the range of a day"
+)]
+fn go_milliseconds(value: &str) -> Option<u64> {
+    const MOST_MS: f64 = 86_400_000.0;
+    let mut rest = value;
+    let mut total_ms = 0.0;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let (unit, after) =
+            after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
+        let unit_ms = match unit {
+            "ns" => 1e-6,
+            "us" | "µs" | "μs" => 1e-3,
+            "ms" => 1.0,
+            "s" => 1e3,
+            "m" => 6e4,
+            "h" => 3.6e6,
+            _ => return None,
+        };
+        total_ms += number.parse::<f64>().ok()? * unit_ms;
+        rest = after;
     }
+    (total_ms <= MOST_MS).then(|| total_ms.round() as u64)
 }
 
 /// A quantity of Kubernetes' resource model, as far as requests use it.
@@ -165,7 +196,7 @@ mod tests {
             ["--proxy-image", "a//b"],
             ["--proxy-uid", "0"],
             ["--proxy-log-level", "loud=very"],
-            ["--proxy-bind-timeout", "1.5s"],
+            ["--proxy-bind-timeout", "1.5x"],
             ["--proxy-bind-timeout", "0"],
             ["--proxy-cpu-request", "much"],
             ["--proxy-memory-request", "1.2.3Mi"],
@@ -180,6 +211,23 @@ mod tests {
             })
             .collect();
         insta::assert_snapshot!(errors.join("\n"));
+    }
+
+    #[test]
+    fn durations_of_go_become_those_of_the_proxy() {
+        for (given, told) in [
+            ("10s", "10s"),
+            ("1.5s", "1500ms"),
+            ("1m30s", "90000ms"),
+            (".5s", "500ms"),
+            ("1h0.5m", "3630000ms"),
+        ] {
+            assert_eq!(duration(given).as_deref(), Ok(told), "{given}");
+            assert!(env::duration(told).is_ok());
+        }
+        for bad in ["", "10", "-1s", "1.2.3s", "0s", "0.0s", "100ns", "25h1s", "1s1", "s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -16,9 +16,17 @@ use crate::{inject::Options, mesh_options::Tls, version::VERSION};
 /// Annotation that keeps what inject had to replace rather than add to, for `uninject`.
 pub const ANNOTATION_REPLACED: &str = "conduit.io/replaced";
 
-/// Volumes of v0.5.0.
+/// Annotation that names what inject added although it is not Conduit's own, `key=value`: it goes as long as it is that.
+const ANNOTATION_ADDED: &str = "conduit.io/added";
+/// kubectl's annotation: the container that is meant by `kubectl logs` and `exec` without `-c`, which is the first one
+/// otherwise, hence the proxy.
+const ANNOTATION_DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+const VOLUMES: [&str; 1] = [owned::IDENTITY_VOLUME];
+/// Volumes of v0.5.0, whose names a user of another version may have for their own.
 const OLD_VOLUMES: [&str; 2] = ["conduit-trust-anchors", "conduit-secrets"];
-const VOLUMES: [&str; 3] = [owned::IDENTITY_VOLUME, OLD_VOLUMES[0], OLD_VOLUMES[1]];
+/// What v0.5.0 wrote into `conduit.io/proxy-version`.
+const OLD_VERSION: &str = "v0.5.";
 
 /// The addition to the pod template of a resource.
 pub struct Addition {
@@ -28,8 +36,8 @@ pub struct Addition {
     pub warning: Option<String>,
 }
 
-/// What to add to the pod template of `resource`, of this kind.
-pub fn addition(resource: &Resource, kind: WorkloadKind, options: &Options) -> Addition {
+/// What to add to `template`, the pod template of `resource`, of this kind, in which there is nothing of ours.
+pub fn addition(resource: &Resource, kind: WorkloadKind, template: &Value, options: &Options) -> Addition {
     let owner = Owner::of(resource, kind, options);
     let warning = (options.flags.mesh.tls == Tls::Optional).then(|| owner.as_ref().err().cloned()).flatten();
     let owner = owner.ok();
@@ -49,8 +57,9 @@ pub fn addition(resource: &Resource, kind: WorkloadKind, options: &Options) -> A
         let volumes = Graft::Splice { first: vec![volume(&owner.workload)], last: vec![] };
         spec.push(("volumes".to_owned(), volumes));
     }
+    let default = default_container(template, options);
     let metadata = vec![
-        ("annotations".to_owned(), annotations(owner.as_ref(), tls.is_some(), options)),
+        ("annotations".to_owned(), annotations(owner.as_ref(), tls.is_some(), default, options)),
         ("labels".to_owned(), labels(owner.as_ref(), options)),
     ];
     let graft = Graft::Merge(vec![
@@ -83,20 +92,29 @@ fn merged(graft: Graft, part: &str, note: (String, Graft)) -> Graft {
     Graft::Merge(parts)
 }
 
-/// Everything that any release of Conduit added to pod templates.
-pub fn removal() -> Prune {
+/// Everything that Conduit added to this pod template, whichever release it was.
+pub fn removal(template: &Value) -> Prune {
     let keys =
         |keys: &[&'static str]| keys.iter().map(|key| (Pattern::Key(key), Prune::Whole)).collect::<Vec<_>>();
-    let annotations = keys(&[
+    let mut annotations = keys(&[
         owned::ANNOTATION_CREATED_BY,
         owned::ANNOTATION_PROXY_VERSION,
         owned::ANNOTATION_TLS,
         owned::ANNOTATION_OWNER,
+        ANNOTATION_ADDED,
         ANNOTATION_REPLACED,
     ]);
+    let default = annotation(template, ANNOTATION_DEFAULT_CONTAINER);
+    if default.is_some_and(|name| annotation(template, ANNOTATION_ADDED) == Some(&added(name))) {
+        annotations.extend(keys(&[ANNOTATION_DEFAULT_CONTAINER]));
+    }
+    let is_old = annotation(template, owned::ANNOTATION_PROXY_VERSION)
+        .is_some_and(|version| version.starts_with(OLD_VERSION));
+    let mut volumes = VOLUMES.to_vec();
+    volumes.extend(OLD_VOLUMES.iter().filter(|_| is_old));
     let mut labels = keys(&[owned::LABEL_CONTROL_PLANE_NS]);
     labels.push((Pattern::Prefix("conduit.io/proxy-"), Prune::Whole));
-    let containers = &[owned::PROXY_CONTAINER, owned::INIT_CONTAINER];
+    let containers = vec![owned::PROXY_CONTAINER, owned::INIT_CONTAINER];
     Prune::Entries(vec![
         (
             Pattern::Key("metadata"),
@@ -108,9 +126,9 @@ pub fn removal() -> Prune {
         (
             Pattern::Key("spec"),
             Prune::Entries(vec![
-                (Pattern::Key("initContainers"), Prune::Named(containers)),
+                (Pattern::Key("initContainers"), Prune::Named(containers.clone())),
                 (Pattern::Key("containers"), Prune::Named(containers)),
-                (Pattern::Key("volumes"), Prune::Named(&VOLUMES)),
+                (Pattern::Key("volumes"), Prune::Named(volumes)),
             ]),
         ),
     ])
@@ -120,9 +138,28 @@ fn set(pairs: Vec<(&str, String)>) -> Graft {
     Graft::Merge(pairs.into_iter().map(|(key, value)| (key.to_owned(), Graft::Set(value.into()))).collect())
 }
 
-fn annotations(owner: Option<&Owner>, tls: bool, options: &Options) -> Graft {
+/// The container that kubectl is told to mean: the user's first, unless the user says which, or no proxy is before it.
+fn default_container<'t>(template: &'t Value, options: &Options) -> Option<&'t str> {
+    let is_said = annotation(template, ANNOTATION_DEFAULT_CONTAINER).is_some();
+    let first = template.pointer("/spec/containers/0/name").and_then(Value::as_str);
+    first.filter(|_| !is_said && !options.flags.native_sidecar)
+}
+
+fn added(default_container: &str) -> String {
+    format!("{ANNOTATION_DEFAULT_CONTAINER}={default_container}")
+}
+
+fn annotation<'t>(template: &'t Value, name: &str) -> Option<&'t str> {
+    template.pointer("/metadata/annotations")?.get(name)?.as_str()
+}
+
+fn annotations(owner: Option<&Owner>, tls: bool, default: Option<&str>, options: &Options) -> Graft {
     let tls = if tls { Tls::Optional } else { Tls::Disabled };
     let mut pairs = vec![(owned::ANNOTATION_CREATED_BY, format!("conduit/cli {VERSION}"))];
+    if let Some(name) = default {
+        pairs.push((ANNOTATION_ADDED, added(name)));
+        pairs.push((ANNOTATION_DEFAULT_CONTAINER, name.to_owned()));
+    }
     if let Some(owner) = owner {
         pairs.push((owned::ANNOTATION_OWNER, owned::owner_annotation(&owner.workload)));
     }

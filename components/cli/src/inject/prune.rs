@@ -21,7 +21,7 @@ pub enum Prune {
     /// From the entries of a mapping whose keys match, and the mapping itself if nothing else is in it.
     Entries(Vec<(Pattern, Prune)>),
     /// The items of a sequence that have one of these names, and the sequence itself if nothing else is in it.
-    Named(&'static [&'static str]),
+    Named(Vec<&'static str>),
 }
 
 /// Which keys are meant.

@@ -43,7 +43,10 @@ impl Resource {
 /// As kubectl's reports: `deployment "web"`.
 impl std::fmt::Display for Resource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {:?}", self.kind.to_lowercase(), self.name)
+        match self.name.as_str() {
+            "" => write!(f, "{} without a name", self.kind.to_lowercase()),
+            name => write!(f, "{} {name:?}", self.kind.to_lowercase()),
+        }
     }
 }
 
@@ -84,9 +87,16 @@ fn is_of_kubernetes(api_version: Option<&str>) -> bool {
     ["", "apps", "batch", "extensions"].contains(&group)
 }
 
-/// Whether a pod template has Conduit's containers.
+/// Containers that are Conduit's where inject has left its mark.
+const OWN_CONTAINERS: [&str; 2] = [owned::PROXY_CONTAINER, owned::INIT_CONTAINER];
+/// The marks of every release, of which a user who edits what was injected may have removed some.
+const MARKS: [&str; 2] = [owned::ANNOTATION_CREATED_BY, owned::ANNOTATION_PROXY_VERSION];
+
+/// Whether a pod template has containers that inject added.
 pub fn is_injected(template: &Value) -> bool {
-    containers(template).any(|(_, name)| [owned::PROXY_CONTAINER, owned::INIT_CONTAINER].contains(&name))
+    let annotations = template.pointer("/metadata/annotations");
+    let is_marked = MARKS.iter().any(|mark| annotations.is_some_and(|map| map.get(mark).is_some()));
+    is_marked && containers(template).any(|(_, name)| OWN_CONTAINERS.contains(&name))
 }
 
 /// Why a workload stays as it is; none when it can be injected. `reserved` are the ports that the proxy needs.
@@ -100,16 +110,24 @@ pub fn obstacle(document: &Value, resource: &Resource, reserved: &[u16]) -> Opti
         .or_else(|| unsound(template))
         .or_else(|| not_wanted(template))
         .or_else(|| foreign(template))
+        .or_else(|| namesake(template))
         .or_else(|| port_conflict(template, reserved))
 }
 
 fn is_disabled(document: &Value, resource: &Resource, template: &Value) -> Option<String> {
-    let owner = document.pointer(&resource.at)?;
-    let disabled = [template, owner].into_iter().any(|object| {
-        let annotation = object.pointer("/metadata/annotations").and_then(|map| map.get(ANNOTATION_INJECT));
-        annotation.and_then(Value::as_str) == Some("disabled")
-    });
+    let disabled = wishes(document, resource, template).any(|wish| wish == "disabled");
     disabled.then(|| format!("its annotation {ANNOTATION_INJECT} is disabled"))
+}
+
+/// What the annotation says, of the pod template and of the object.
+fn wishes<'d>(
+    document: &'d Value,
+    resource: &Resource,
+    template: &'d Value,
+) -> impl Iterator<Item = &'d Value> {
+    [Some(template), document.pointer(&resource.at)].into_iter().flatten().filter_map(|object| {
+        object.pointer("/metadata/annotations").and_then(|map| map.get(ANNOTATION_INJECT))
+    })
 }
 
 /// What the API server would refuse anyway, and what must have its usual type to be added to.
@@ -134,9 +152,32 @@ fn not_wanted(template: &Value) -> Option<String> {
     if template.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
         return Some("it uses the network of its node (hostNetwork)".to_owned());
     }
+    if is_windows(template) {
+        return Some("its pods run on Windows, for which there is no proxy".to_owned());
+    }
     let component =
         template.pointer("/metadata/labels").and_then(|labels| labels.get(owned::LABEL_COMPONENT));
     component.map(|_| "the control plane has no proxies".to_owned())
+}
+
+fn is_windows(template: &Value) -> bool {
+    let selector = template.pointer("/spec/nodeSelector");
+    let selected = ["kubernetes.io/os", "beta.kubernetes.io/os"].map(|label| selector?.get(label));
+    let said = [template.pointer("/spec/os/name")].into_iter().chain(selected);
+    said.flatten().any(|os| os.as_str() == Some("windows"))
+}
+
+/// What is called as something of ours and is none of it: a pod cannot have two of one name.
+fn namesake(template: &Value) -> Option<String> {
+    let container = containers(template).find(|(_, name)| OWN_CONTAINERS.contains(name));
+    if let Some((_, name)) = container {
+        return Some(format!("it has a container {name:?} that inject did not add: give it another name"));
+    }
+    let mut volumes = template.pointer("/spec/volumes").and_then(Value::as_array)?.iter();
+    let name = owned::IDENTITY_VOLUME;
+    volumes
+        .any(|volume| volume.get("name").and_then(Value::as_str) == Some(name))
+        .then(|| format!("it has a volume {name:?} that inject did not add: give it another name"))
 }
 
 fn foreign(template: &Value) -> Option<String> {
@@ -157,8 +198,16 @@ fn port_conflict(template: &Value, reserved: &[u16]) -> Option<String> {
 }
 
 /// What is injected and yet not meshed, or not as one might expect.
-pub fn warnings(template: &Value, kind: WorkloadKind, native: bool) -> Vec<String> {
+pub fn warnings(document: &Value, resource: &Resource, native: bool) -> Vec<String> {
+    let template = resource.template().and_then(|at| document.pointer(&at));
+    let (Some(template), Some(kind)) = (template, resource.workload) else { return Vec::new() };
     let mut warnings = Vec::new();
+    let unknown = wishes(document, resource, template).find(|wish| *wish != "enabled");
+    if let Some(wish) = unknown {
+        warnings.push(format!(
+            "its annotation {ANNOTATION_INJECT} is {wish}, which means nothing: write \"disabled\" to leave it out"
+        ));
+    }
     let is_udp = |port: &&Value| port.get("protocol").and_then(Value::as_str) == Some("UDP");
     let ports =
         containers(template).filter_map(|(container, _)| container.get("ports").and_then(Value::as_array));

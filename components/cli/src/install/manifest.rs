@@ -32,7 +32,7 @@ pub fn sections(options: &Options) -> Vec<(&'static str, Vec<Value>)> {
         sections.push(("Certificate authority", ca(options).objects(options)));
     }
     sections.push(("Destination service", destination(options).objects(options)));
-    sections.push(("API and dashboard", observe(options).objects(options)));
+    sections.push(("API", observe(options).objects(options)));
     if options.flags.prometheus_replicas > 0 {
         sections.push(("Prometheus", prometheus::objects(options)));
     }

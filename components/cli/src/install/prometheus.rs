@@ -49,14 +49,19 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
             "spec": pod(options),
         },
     });
-    vec![
+    let mut objects = vec![
         object("v1", "ServiceAccount", NAME, ("automountServiceAccountToken", true.into())),
         object(&format!("{rbac}/v1"), "ClusterRole", &cluster_name, ("rules", rules)),
         binding,
         object("v1", "ConfigMap", CONFIG, ("data", json!({"prometheus.yml": configuration(namespace)}))),
         object("v1", "Service", NAME, ("spec", service)),
         object("apps/v1", "Deployment", NAME, ("spec", deployment)),
-    ]
+    ];
+    if options.flags.prometheus_replicas > 1 {
+        let budget = ("spec", json!({"maxUnavailable": 1, "selector": {"matchLabels": selector}}));
+        objects.push(object("policy/v1", "PodDisruptionBudget", NAME, budget));
+    }
+    objects
 }
 
 fn pod(options: &Options) -> Value {

@@ -21,7 +21,7 @@ pub struct ParseError {
 /// # Errors
 /// It is malformed: a key that appears twice, a misplaced tab, an unknown alias. The user must correct it.
 pub fn parse(text: &str) -> Result<Value, ParseError> {
-    let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options());
+    let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options(text.len()));
     // JSON is not quite a part of YAML: keys may be longer, for one.
     if read.as_ref().is_err_and(|error| !is_duplicate(error))
         && is_json(text)
@@ -29,7 +29,7 @@ pub fn parse(text: &str) -> Result<Value, ParseError> {
     {
         return Ok(value);
     }
-    let mut value = read.map_err(|error| refused(&error))?.unwrap_or_default();
+    let mut value = read.map_err(|error| refused(text, &error))?.unwrap_or_default();
     if !text.ends_with('\n') {
         end_without_newline(text, &mut value);
     }
@@ -65,28 +65,95 @@ pub fn is_json(text: &str) -> bool {
     text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-fn options() -> serde_saphyr::Options {
+/// How deep collections may be nested: what the parser behind `tree.rs` takes too. Schemas of CRDs are some 70 deep.
+const MAX_DEPTH: usize = 255;
+
+/// What aliases may add to the text: parts, and octets of scalars.
+const MAX_ALIASED: usize = 1_000_000;
+const MAX_ALIASED_OCTETS: usize = 64 << 20;
+
+/// The options for a text of so many octets. What stands in the text is in memory already and has no other bound: a list
+/// of all Deployments of a cluster has millions of parts. What aliases make of it has one.
+fn options(octets: usize) -> serde_saphyr::Options {
+    // An octet may be a key and the value that it lacks; empty text makes events too.
+    let parts = octets.saturating_mul(2).saturating_add(16);
     serde_saphyr::options! {
         // `defaultMode: 0644` is 420 to Kubernetes.
         legacy_octal_numbers: true,
         with_snippet: false,
-        // The file is the user's own: one with many aliases is not an attack, and one that is harms nobody else. The
-        // other limits of the reader stay, so that memory is bounded.
-        budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
+        budget: serde_saphyr::budget! {
+            // The file is the user's own: one with many aliases is not an attack.
+            enforce_alias_anchor_ratio: false,
+            max_depth: MAX_DEPTH,
+            max_nodes: parts.saturating_add(MAX_ALIASED),
+            max_events: parts.saturating_mul(2).saturating_add(MAX_ALIASED),
+            max_aliases: parts,
+            max_anchors: parts,
+            max_merge_keys: parts,
+            // An escape of two octets stands for up to three.
+            max_total_scalar_bytes: parts.saturating_add(MAX_ALIASED_OCTETS),
+        },
     }
 }
 
 fn is_duplicate(error: &serde_saphyr::Error) -> bool {
-    matches!(error.without_snippet(), serde_saphyr::Error::DuplicateMappingKey { .. })
+    matches!(innermost(error), serde_saphyr::Error::DuplicateMappingKey { .. })
 }
 
-fn refused(error: &serde_saphyr::Error) -> ParseError {
+/// What went wrong, without where it is shown and which alias led there.
+fn innermost(mut error: &serde_saphyr::Error) -> &serde_saphyr::Error {
+    use serde_saphyr::Error::{AliasError, WithSnippet};
+    while let AliasError { error: inner, .. } | WithSnippet { error: inner, .. } = error {
+        error = inner;
+    }
+    error
+}
+
+fn refused(text: &str, error: &serde_saphyr::Error) -> ParseError {
     let error = error.without_snippet();
     let position = |get: fn(&serde_saphyr::Location) -> u64| {
         error.location().map_or(1, |location| usize::try_from(get(&location)).unwrap_or(1))
     };
     let (line, column) = (position(serde_saphyr::Location::line), position(serde_saphyr::Location::column));
-    ParseError { line, column, cause: cause(&error.to_string()) }
+    let cause = in_own_words(error).unwrap_or_else(|| cause(&error.to_string()));
+    match misplaced_tab(text, line).filter(|_| cause.contains("tab")) {
+        Some((line, column)) => ParseError { line, column, cause: "a tab: indent by blanks".to_owned() },
+        None => ParseError { line, column, cause },
+    }
+}
+
+/// Where a line from `line` on is indented by a tab, which the reader tells at the beginning of what the tab is in.
+fn misplaced_tab(text: &str, line: usize) -> Option<(usize, usize)> {
+    let mut lines = text.lines().enumerate().skip(line - 1);
+    lines.find_map(|(index, line)| {
+        let content = line.trim_start();
+        let tab = line[..line.len() - content.len()].find('\t');
+        tab.filter(|_| !content.is_empty()).map(|tab| (index + 1, tab + 1))
+    })
+}
+
+/// What to say where the reader speaks to its programmer, or of limits of ours.
+fn in_own_words(error: &serde_saphyr::Error) -> Option<String> {
+    use serde_saphyr::{Error, budget::BudgetBreach};
+    match innermost(error) {
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            Some(format!("nested over {MAX_DEPTH} levels deep, which no manifest is: make it flatter"))
+        }
+        // The text itself breaches nothing else.
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            Some("its aliases stand for more than is read at once: write some of it out".to_owned())
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            Some("an alias stands for something that it is in itself".to_owned())
+        }
+        Error::NonFiniteFloat { .. } => {
+            Some("a number that JSON does not have: quote it if it is text".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// The reader's message without its own mention of the place, and without advice for its programmers.
@@ -98,12 +165,15 @@ fn cause(message: &str) -> String {
         _ => text,
     };
     let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
-    text.split(" at line ").next().unwrap_or(text).to_owned()
+    match text.split(" at line ").next().unwrap_or(text) {
+        "expected string scalar" => "a key is a list or a mapping".to_owned(),
+        text => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
@@ -135,6 +205,30 @@ mod tests {
     }
 
     #[test]
+    fn size_alone_refuses_nothing() {
+        let many = format!("a: [{}]\n", "0,".repeat(300_000));
+        assert_eq!(parse(&many).map(|value| value["a"].as_array().map(Vec::len)), Ok(Some(300_000)));
+        let void = format!("{{{}}}", (0..1000).map(|key| format!("{key},")).collect::<String>());
+        assert_eq!(parse(&void).map(|value| value.as_object().map(Map::len)), Ok(Some(1000)));
+        let deep = format!("a: {}{}\n", "[".repeat(200), "]".repeat(200));
+        assert!(parse(&deep).is_ok());
+        let blocks: String = (0..200).map(|depth| format!("{:depth$}a:\n", "")).collect();
+        assert!(parse(&blocks).is_ok());
+    }
+
+    #[test]
+    fn what_is_more_than_can_be_read_is_told_in_words_of_ours() {
+        let bomb = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
+            let before = format!("*a{},", level - 1).repeat(8);
+            format!("{text}a{level}: &a{level} [{before}]\n")
+        });
+        let deep: String = (0..300).map(|depth| format!("{:depth$}a:\n", "")).collect();
+        let error = |text: &str| parse(text).expect_err("too much").cause;
+        assert!(error(&bomb).contains("aliases"), "{}", error(&bomb));
+        assert!(error(&deep).contains("255 levels"), "{}", error(&deep));
+    }
+
+    #[test]
     fn a_document_without_content_is_null() {
         for text in ["", "\n", "# only a comment\n", "---\n", "--- # nothing\n...\n"] {
             assert_eq!(parse(text), Ok(Value::Null), "{text:?}");
@@ -156,7 +250,12 @@ mod tests {
                 "a: \"x\n",
                 "{\"a\": 1,}x",
                 "{\"a\": 1, \"a\": 2}",
-                "a: b\n c: d\n"
+                "a: b\n c: d\n",
+                "a: b\n\tc: d\n",
+                "a:\n  b: 1\n  \tc: d\n",
+                "a: .inf\n",
+                "? {a: 1}\n: b\n",
+                "a: &a [*a]\n"
             ]
             .map(error)
             .join("\n")

@@ -217,6 +217,15 @@ impl Past {
         kept
     }
 
+    /// For how long it is known what the pod did after `start`, of which anything is known from `known` on.
+    fn covered(&self, now: Tick, start: Tick, known: Tick) -> Duration {
+        let begin = self.since.max(known);
+        // Nothing is known yet of what a running pod did since its last reading. Where the past goes back beyond `start`,
+        // the first reading after it makes up for that: it tells of as much from before. One that is gone did nothing more.
+        let lags = begin > start && self.is_current;
+        self.last.filter(|_| lags).unwrap_or(now).since(begin)
+    }
+
     /// Adds what happened after `start`; `known` is from when on anything is known.
     fn report(&self, name: &PodName, (now, start, known): (Tick, Tick, Tick), samples: &mut Samples) {
         let recent = self.last.filter(|last| *last > start);
@@ -234,7 +243,7 @@ impl Past {
             return;
         }
         samples.sources.insert(name.clone());
-        let covered = now.since(self.since.max(known));
+        let covered = self.covered(now, start, known);
         let source = Arc::new(Source { pod: name.clone(), owners: self.owners.clone(), covered });
         for ((metric, labels), grown) in &self.grown {
             let buckets = grown.since(start);

@@ -5,14 +5,15 @@ use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration}
 use conduit_identity::{Identity, Store};
 use conduit_net::Net;
 use conduit_proto::tap::{Event, Match, ObserveRequest, event, tap_client::TapClient};
-use conduit_runtime::{Backoff, grpc};
+use conduit_runtime::{Backoff, Seed, grpc};
 use futures::{
     FutureExt, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
+use rand::{RngExt, rngs::StdRng};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tonic::Status;
 
@@ -23,7 +24,8 @@ use crate::{
     tap::event::{PodError, TapEvent},
 };
 
-/// How often a proxy is asked for more requests: what limits their rate to the batch.
+/// How often a proxy is asked for more requests, each time at another point of the period: what limits their rate to the
+/// batch, and keeps out of step with traffic that comes in rounds.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a proxy may take to begin.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,6 +49,8 @@ pub(crate) struct PodTap {
     pub(crate) shared: Arc<Shared>,
     pub(crate) items: mpsc::Sender<Item>,
     pub(crate) retry: Backoff,
+    /// Decides when in each period the proxy is asked.
+    pub(crate) seed: Seed,
 }
 
 /// Why a pod cannot be tapped at the moment.
@@ -114,13 +118,14 @@ impl PodTap {
     /// One connection to the proxy, from its beginning to its end.
     async fn tap(&self) -> Result<Gone, TapError> {
         let mut client = TapClient::new(self.channel()?);
-        let mut periods = interval(PERIOD);
-        periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
+        let mut moments = Moments { period: next, rng: self.seed.fork("moments").rng() };
         let mut batches = Batches::default();
         let mut admitted = BTreeSet::new();
         loop {
             tokio::select! {
-                _ = periods.tick(), if batches.wants_more() => {
+                () = sleep_until(next), if batches.wants_more() => {
+                    next = moments.next(Instant::now());
                     let request = ObserveRequest { limit: self.batch, r#match: Some(self.condition.clone()) };
                     let begun = timeout(BEGIN_DEADLINE, client.observe(request)).await;
                     let events = begun.map_err(|_| TapError::Slow)?.map_err(TapError::of)?.into_inner();
@@ -185,6 +190,21 @@ async fn connect(
     Ok(Box::new(io))
 }
 
+/// When a proxy is asked: once in each period, at a random point of it.
+struct Moments {
+    /// When the present period began.
+    period: Instant,
+    rng: StdRng,
+}
+
+impl Moments {
+    /// The moment in the next period, which begins `now` where the present one has been missed.
+    fn next(&mut self, now: Instant) -> Instant {
+        self.period = (self.period + PERIOD).max(now);
+        self.period + PERIOD.mul_f64(self.rng.random_range(0.0..1.0))
+    }
+}
+
 /// What a proxy told, with the number of the batch; none for the batch's end.
 type Told = (u64, Option<Result<Event, Status>>);
 
@@ -227,5 +247,26 @@ impl Batches {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_asked_once_a_period_and_at_every_point_of_it() {
+        let start = Instant::now();
+        let mut moments = Moments { period: start, rng: Seed::fixed(1).rng() };
+        let mut quarters = [0; 4];
+        for period in 1..=1000 {
+            let begins = start + PERIOD * period;
+            let point = moments.next(start).duration_since(begins).div_duration_f64(PERIOD);
+            assert!((0.0..1.0).contains(&point), "{point}");
+            quarters[(0..3).find(|quarter| point < f64::from(quarter + 1) / 4.0).unwrap_or(3) as usize] += 1;
+        }
+        assert!(quarters.iter().all(|count| (200..300).contains(count)), "{quarters:?}");
+        let late = start + PERIOD * 5000;
+        assert!(moments.next(late) >= late, "what was missed is not made up for");
     }
 }

@@ -79,7 +79,7 @@ impl TapQuery {
         let namespace = get("namespace").filter(|_| all != Some(true));
         let target = resource("type", get("type").unwrap_or_default(), get("name"), namespace)?;
         if matches!(target.kind, Kind::Authority) {
-            let why = "an authority has no proxy; tap its clients with authority=, or the pods behind it";
+            let why = "an authority has no proxy; tap its clients and filter by authority, or tap the pods behind it";
             return Err(Invalid::new("type", get("type").unwrap_or_default(), why));
         }
         let to = match (get("to"), get("to_namespace")) {

@@ -67,6 +67,24 @@ fn an_old_process_begins_at_what_it_had_counted() {
 }
 
 #[test]
+fn what_was_not_read_yet_does_not_lower_the_rate() {
+    let mut reader = Reader::new();
+    reader.read(0, &proxy(1000, 3600));
+    reader.read(2, &proxy(1020, 3600));
+    let rate = |reader: &Reader, second| {
+        let counted = &reader.samples(second, MINUTE).responses[0];
+        counted.count / counted.source.covered.as_secs_f64()
+    };
+    assert_eq!(rate(&reader, 3), 10.0);
+    // Once the window is full, what its beginning cuts off and what its end lacks are the same.
+    (2..=40).for_each(|step| reader.read(step * 2, &proxy(1000 + step * 20, 3600)));
+    assert_eq!(rate(&reader, 81), 10.0);
+    // A pod that is gone did nothing more.
+    reader.window.keep([], Reader::at(90));
+    assert_eq!(reader.samples(100, MINUTE).responses[0].source.covered, MINUTE);
+}
+
+#[test]
 fn a_process_that_just_began_counts_in_full() {
     let mut reader = Reader::new();
     reader.read(0, &proxy(5, 4));
