@@ -6,7 +6,7 @@
 mod known;
 mod tied;
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use conduit_identity::{ClientPeer, HandshakeError, Identity, Loaded, Store, UnixTime, Unusable};
@@ -276,11 +276,21 @@ impl Inbound {
     }
 
     async fn opaque(&self, session: Session, begun: Box<Begun>) {
-        let (client, server) = begun.opening.into_streams();
-        match self.application(&session, server).await {
-            Some(server) => self.copy(&session, client, server, begun.not_after).await,
-            None => client.reset(),
+        let is_greeted = begun.is_greeted();
+        let Begun { opening, not_after, .. } = *begun;
+        let (client, dialled) = opening.into_streams();
+        let Some(server) = self.application(&session, dialled).await else { return client.reset() };
+        match is_greeted {
+            true => self.copy(&session, self.copy_greeted(client, server), not_after).await,
+            false => self.copy(&session, tcp::copy(client, server), not_after).await,
         }
+    }
+
+    /// Copies after a greeting that was let out in plaintext. What comes now may still be the ClientHello that it did not
+    /// wait for: the peer gives the connection up when it reads the greeting, and the application would take it for nonsense.
+    async fn copy_greeted(&self, client: Stream, server: Stream) -> io::Result<()> {
+        let may_pass = |said: &[u8]| first(said, self.store.identity()).map(|first| first != First::Ours);
+        tcp::copy_judged(client, server, self.patience_with_hello().detect, may_pass).await
     }
 
     /// The connection to the application, dialled unless it was. None: it refuses, and so must we.
@@ -292,9 +302,14 @@ impl Inbound {
         dialled.inspect_err(|error| unreachable(session, error)).ok()
     }
 
-    /// Copies to the end. Streams are not cut when a certificate expires meanwhile, but counted.
-    async fn copy(&self, session: &Session, client: Stream, server: Stream, not_after: Option<UnixTime>) {
-        let mut copy = std::pin::pin!(tcp::copy(client, server));
+    /// Runs `copy` to its end. Streams are not cut when a certificate expires meanwhile, but counted.
+    async fn copy(
+        &self,
+        session: &Session,
+        copy: impl Future<Output = io::Result<()>>,
+        not_after: Option<UnixTime>,
+    ) {
+        let mut copy = std::pin::pin!(copy);
         let ended = tokio::select! {
             ended = copy.as_mut() => ended,
             () = self.expiry.reached(not_after) => {
@@ -305,6 +320,14 @@ impl Inbound {
         if let Err(error) = ended {
             tracing::debug!(%error, peer = %session.peer(), "an inbound stream broke");
         }
+    }
+}
+
+impl Begun {
+    /// Whether the server's first words go out in plaintext to a client that has said nothing.
+    fn is_greeted(&self) -> bool {
+        let Opening { said, answered, .. } = &self.opening;
+        matches!(self.tls, TlsStatus::Plain(_)) && said.is_empty() && !answered.is_empty()
     }
 }
 

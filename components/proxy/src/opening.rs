@@ -8,7 +8,7 @@ use std::{
     io,
     mem::MaybeUninit,
     pin::Pin,
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -178,15 +178,21 @@ enum Word<E> {
     Unreachable(E),
 }
 
-/// Reads what there is. The buffer is allocated when there is something, so that a silent connection costs none.
-/// Cancel safe: nothing is lost when the future is dropped.
+/// Reads what there is. Cancel safe: nothing is lost when the future is dropped.
 async fn read(from: &mut (impl AsyncRead + Unpin), into: &mut BytesMut) -> io::Result<usize> {
-    poll_fn(|cx| {
-        let mut small = [MaybeUninit::<u8>::uninit(); FIRST_READ];
-        let mut buf = ReadBuf::uninit(&mut small);
-        ready!(Pin::new(&mut *from).poll_read(cx, &mut buf))?;
-        into.extend_from_slice(buf.filled());
-        Poll::Ready(Ok(buf.filled().len()))
-    })
-    .await
+    poll_fn(|cx| poll_read(cx, from, into)).await
+}
+
+/// Reads what there is; zero is the end. The buffer is allocated when there is something, so that a silent connection costs
+/// none.
+pub(crate) fn poll_read(
+    cx: &mut Context<'_>,
+    from: &mut (impl AsyncRead + Unpin),
+    into: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let mut small = [MaybeUninit::<u8>::uninit(); FIRST_READ];
+    let mut buf = ReadBuf::uninit(&mut small);
+    ready!(Pin::new(from).poll_read(cx, &mut buf))?;
+    into.extend_from_slice(buf.filled());
+    Poll::Ready(Ok(buf.filled().len()))
 }

@@ -5,15 +5,20 @@
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
-use crate::stream::Stream;
+use crate::{opening::poll_read, stream::Stream};
 
 /// What is read at once.
 const BUFFER: usize = 64 << 10;
@@ -28,9 +33,91 @@ thread_local! {
 ///
 /// # Errors
 /// One of the connections broke; both were reset.
-pub(crate) async fn copy(mut left: Stream, mut right: Stream) -> io::Result<()> {
-    let mut there = Direction::default();
+pub(crate) async fn copy(left: Stream, right: Stream) -> io::Result<()> {
+    both_ways(left, right, Direction::default()).await
+}
+
+/// As [`copy`], but what `left` says first is withheld from `right` until `may_pass` knows of all of it whether it is for
+/// `right`. What ends before is not; what takes longer than `patience` is.
+///
+/// # Errors
+/// One of the connections broke, or what was said is not for `right`; both were reset.
+pub(crate) async fn copy_judged(
+    mut left: Stream,
+    mut right: Stream,
+    patience: Duration,
+    may_pass: impl Fn(&[u8]) -> Option<bool>,
+) -> io::Result<()> {
     let mut back = Direction::default();
+    match first_words(&mut left, &mut right, &mut back, patience, may_pass).await {
+        Ok(said) => {
+            if !said.is_empty() {
+                left.unread(said.freeze());
+            }
+            both_ways(left, right, back).await
+        }
+        Err(error) => {
+            left.reset();
+            right.reset();
+            Err(error)
+        }
+    }
+}
+
+/// Copies `back` until it is known that what `left` says may pass.
+async fn first_words(
+    left: &mut Stream,
+    right: &mut Stream,
+    back: &mut Direction,
+    patience: Duration,
+    may_pass: impl Fn(&[u8]) -> Option<bool>,
+) -> io::Result<BytesMut> {
+    let mut said = BytesMut::new();
+    let mut patience = Patience::Whole(patience);
+    let passes = poll_fn(|cx| {
+        // Its end is noticed again afterwards.
+        if let Poll::Ready(Err(error)) = back.poll_copy(cx, right, left) {
+            return Poll::Ready(Err(error));
+        }
+        while let Poll::Ready(read) = poll_read(cx, left, &mut said) {
+            if read? == 0 {
+                return Poll::Ready(Ok(said.is_empty()));
+            }
+            if let Some(passes) = may_pass(&said) {
+                return Poll::Ready(Ok(passes));
+            }
+        }
+        match said.is_empty() {
+            true => Poll::Pending,
+            false => patience.poll_over(cx).map(|()| Ok(true)),
+        }
+    })
+    .await?;
+    let refused =
+        || io::Error::new(io::ErrorKind::ConnectionAborted, "what was said is not for the other end");
+    if passes { Ok(said) } else { Err(refused()) }
+}
+
+/// Time that begins to run when it is first asked whether it is over.
+enum Patience {
+    Whole(Duration),
+    Running(Pin<Box<Sleep>>),
+}
+
+impl Patience {
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Whole(whole) = self {
+            *self = Self::Running(Box::pin(sleep(*whole)));
+        }
+        match self {
+            Self::Running(sleep) => sleep.as_mut().poll(cx),
+            Self::Whole(_) => Poll::Pending,
+        }
+    }
+}
+
+async fn both_ways(mut left: Stream, mut right: Stream, mut back: Direction) -> io::Result<()> {
+    let mut there = Direction::default();
     let result = poll_fn(|cx| {
         let there = there.poll_copy(cx, &mut left, &mut right)?;
         let back = back.poll_copy(cx, &mut right, &mut left)?;

@@ -32,6 +32,7 @@ use crate::{
     metrics::Labels,
     session::{End, Failure, Session, TlsStatus, Why},
     stream::{Control, Stream},
+    tcp,
 };
 
 /// The application's connection stops being HTTP as soon as the client's has.
@@ -134,7 +135,7 @@ async fn serve_http1(
         match Box::pin(serve_awake(&tied, client, application, ending.as_mut())).await? {
             Both::Closed => return Ok(()),
             Both::Granted(client, application) => {
-                Box::pin(inbound.copy(&tied.session, client, application, not_after)).await;
+                Box::pin(inbound.copy(&tied.session, tcp::copy(client, application), not_after)).await;
                 return Ok(());
             }
             Both::Asleep(sleeping, beside) => (client, application) = (sleeping, beside),

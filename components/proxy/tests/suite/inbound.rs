@@ -268,6 +268,35 @@ async fn a_late_hello_of_a_known_peer_gets_the_greeting_encrypted() {
     assert_eq!(web.metric("greeting_released_total", &[]).await, 0.0);
 }
 
+/// The ClientHello of a stranger that is slower than the hold, and what else may be said after a greeting.
+#[tokio::test]
+async fn a_hello_for_us_after_the_greeting_is_not_shown_to_the_application_and_other_words_are() {
+    let world = World::new().await;
+    let web = Pod::meshed(&world, 2, "web").await;
+    let stranger = Pod::plain(&world, 3);
+    let (ours, theirs) = (client_hello(identity("web").as_str()), client_hello("example.com"));
+    let cut = ours[..100].to_vec();
+    for (words, is_shown) in [(b"RETR 1\r\n".to_vec(), true), (theirs, true), (ours, false), (cut, false)] {
+        let (heard, mut shown) = tokio::sync::mpsc::unbounded_channel();
+        let app = serve(&web, move |mut client| {
+            let heard = heard.clone();
+            async move {
+                client.send("greeting").await;
+                heard.send(client.rest().await.unwrap_or_default()).unwrap();
+            }
+        })
+        .await;
+        let mut io = stranger.connect(app).await;
+        io.expect("greeting").await;
+        for part in words.chunks(60) {
+            io.send(part).await;
+        }
+        io.finish().await;
+        let expected = if is_shown { words } else { Vec::new() };
+        assert_eq!(within(shown.recv()).await.unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_kubelet_probe_is_called_one() {
     let world = World::new().await;
