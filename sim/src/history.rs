@@ -187,6 +187,8 @@ pub struct Ops {
     pub asked: BTreeMap<OpId, Op>,
     /// How often the client itself began those that it began more than once.
     pub begun: BTreeMap<OpId, u32>,
+    /// How often clients got those back that were not begun with, and asked anew.
+    pub handed_back: BTreeMap<OpId, u32>,
     /// What servers received, in the order of arrival.
     pub arrived: Vec<Arrival>,
 }
@@ -201,6 +203,11 @@ impl OpLog {
             }
             Entry::Occupied(_) => *begun.entry(id).or_insert(1) += 1,
         }
+    }
+
+    /// A client got its request back, untouched, and asks anew.
+    pub fn hand_back(&self, id: OpId) {
+        *self.0.lock().handed_back.entry(id).or_default() += 1;
     }
 
     /// A client has an answer, or will never have one.
@@ -229,6 +236,11 @@ impl Ops {
             Some(times) => *times,
             None => u32::from(self.asked.contains_key(&id)),
         }
+    }
+
+    /// How often a client got `id` back and asked anew: a proxy counts each time, and a server sees none of them.
+    pub fn times_handed_back(&self, id: OpId) -> u32 {
+        self.handed_back.get(&id).copied().unwrap_or_default()
     }
 }
 

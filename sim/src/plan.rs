@@ -167,7 +167,9 @@ impl Plan {
     /// The world of a seed.
     pub fn of_seed(seed: u64) -> Self {
         let mut rng = Seed::fixed(seed).fork("sketch").rng();
-        let (servers, clients) = (rng.random_range(2..=4), rng.random_range(1..=3));
+        // Large worlds take long, and most of what goes wrong does with a few Services.
+        let servers = [2, 2, 3, 3, 3, 4, 4, 4, 6, 8][rng.random_range(0..10)];
+        let clients = rng.random_range(1..=3);
         let faults = (0..rng.random_range(1..=3)).map(|_| Sketched::draw(&mut rng)).collect();
         Self::of_sketch(&Sketch { seed, servers, clients, faults })
     }
@@ -297,7 +299,7 @@ impl Server {
         let delay = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..400) };
         let greeting_delay = Duration::from_millis(delay);
         Self {
-            replicas: rng.random_range(1..=3),
+            replicas: rng.random_range(1..=4),
             sidecar: sidecar(rng),
             is_headless: rng.random_bool(0.2),
             // Well below the shortest period, and only where answers are quick: a close that crosses with a request is the

@@ -98,6 +98,7 @@ pub(super) fn start(
             authority: Authority::try_from(format!("{}:{}", stream.host, stream.port))?,
             protocol: stream.protocol,
             style: stream.style,
+            log: context.log.clone(),
             one: tokio::sync::Mutex::new(None),
             opening: tokio::sync::Mutex::new(()),
             shared: Mutex::new((0, None)),

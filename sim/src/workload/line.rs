@@ -14,7 +14,7 @@ use super::{
     server_first, websocket,
     wire::{Wire, reuse, wire},
 };
-use crate::history::Protocol;
+use crate::history::{OpLog, Protocol};
 
 /// How one stream reaches its Service.
 pub(super) struct Line {
@@ -25,6 +25,8 @@ pub(super) struct Line {
     pub(super) authority: Authority,
     pub(super) protocol: Protocol,
     pub(super) style: Style,
+    /// Is told of requests that come back.
+    pub(super) log: OpLog,
     /// The kept connection of protocols with one operation at a time. The lock is the queue, and it is a fair one.
     pub(super) one: tokio::sync::Mutex<Option<One>>,
     /// Only one operation opens the connection that all share; the others wait for it.
@@ -60,7 +62,7 @@ impl Line {
         // It is put back only after a good answer: after anything else nobody knows what is still to come on it.
         if let Some(mut kept) = slot.take() {
             match self.talk_again(&mut kept, request).await {
-                Err(Problem::Unsent(_)) => {}
+                Err(Problem::Unsent(_)) => self.log.hand_back(request.id),
                 result => {
                     *slot = result.is_ok().then_some(kept);
                     return result;
@@ -99,6 +101,7 @@ impl Line {
             return result;
         }
         drop(using);
+        self.log.hand_back(request.id);
         self.shared().await?.0.ask(request).await
     }
 

@@ -46,6 +46,8 @@ struct Counted {
     tls: Option<bool>,
     /// How often it may have been counted.
     times: u32,
+    /// How often the client got it back and asked anew, over whatever that crossed.
+    handed_back: u32,
 }
 
 fn operations(run: &Run, seen: &Seen<'_>, process: &Process<'_>, is_inbound: bool) -> Vec<Counted> {
@@ -91,6 +93,7 @@ fn counted(
         by: here.filter(|_| certain).map(|arrival| arrival.at + EDGE),
         tls: crossing.map(|crossing| crossing == Crossing::Hidden).filter(|_| here.is_some()),
         times: run.ops.times_asked(id),
+        handed_back: run.ops.times_handed_back(id),
     })
 }
 
@@ -106,10 +109,12 @@ fn is_slow(run: &Run, connection: &WireConnection) -> bool {
 
 fn bounds(ops: &[Counted], at: Duration, wants_tls: bool) -> Bounds {
     let mut bounds = Bounds::default();
-    let before = ops.iter().filter(|op| op.from <= at + EDGE && op.tls.is_none_or(|tls| tls == wants_tls));
-    for op in before {
-        bounds.add(op.tls.is_some() && op.by.is_some_and(|by| by <= at));
-        bounds.most += u64::from(op.times.saturating_sub(1));
+    for op in ops.iter().filter(|op| op.from <= at + EDGE) {
+        bounds.most += u64::from(op.handed_back);
+        if op.tls.is_none_or(|tls| tls == wants_tls) {
+            bounds.add(op.tls.is_some() && op.by.is_some_and(|by| by <= at));
+            bounds.most += u64::from(op.times.saturating_sub(1));
+        }
     }
     bounds
 }
