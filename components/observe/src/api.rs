@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
+    dashboard,
     inventory::{Inventory, Object},
     kind::Kind,
     problem::Problem,
@@ -29,6 +30,7 @@ use crate::{
     tap::Taps,
 };
 
+mod edges;
 mod tap;
 
 /// What the API answers from.
@@ -47,14 +49,16 @@ pub struct Api {
 }
 
 impl Api {
-    /// Everything below `/api/v1`.
+    /// Everything below `/api/v1`, and the dashboard.
     pub fn router(self) -> Router {
         Router::new()
             .route("/api/v1/stat", get(stat))
+            .route("/api/v1/edges", get(edges::edges))
             .route("/api/v1/tap", get(tap::tap))
             .route("/api/v1/pods", get(pods))
             .route("/api/v1/version", get(version))
             .route("/api/v1/openapi.json", get(openapi))
+            .merge(dashboard::routes())
             .method_not_allowed_fallback(method_not_allowed)
             .fallback(not_found)
             .with_state(self)
@@ -169,10 +173,9 @@ async fn pods(State(api): State<Api>, parameters: Pairs) -> Result<Json<Pods>, P
     Ok(Json(Pods { version: Stat::VERSION, pods: inventory.pods.values().filter(asked).map(item).collect() }))
 }
 
-/// The outermost owner: a CronJob rather than its Job.
 fn owner(pod: &crate::inventory::Pod) -> Option<String> {
-    let owners = pod.owners.iter().filter(|(kind, _)| **kind != Kind::Pod);
-    owners.max_by_key(|(kind, _)| **kind).map(|(kind, name)| format!("{kind}/{name}"))
+    let (kind, name) = pod.workload();
+    (kind != Kind::Pod).then(|| format!("{kind}/{name}"))
 }
 
 /// Who answers.
@@ -196,7 +199,8 @@ async fn openapi() -> impl axum::response::IntoResponse {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("there is nothing at {}; see /api/v1/stat, /tap, /pods and /version", uri.path());
+    let detail =
+        format!("there is nothing at {}; see /api/v1/stat, /edges, /tap, /pods and /version", uri.path());
     Problem::new(StatusCode::NOT_FOUND, "not found", detail)
 }
 
@@ -213,7 +217,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::row::{Counts, Latency, Row, Unscraped};
+    use crate::{
+        edges::{Edge, Edges, End, Side},
+        row::{Counts, Latency, Row, Unscraped},
+    };
 
     fn document() -> Value {
         serde_json::from_str(OPENAPI).unwrap()
@@ -231,6 +238,7 @@ mod tests {
     #[test]
     fn every_parameter_is_documented() {
         assert_eq!(parameters("/api/v1/stat"), request::PARAMETERS);
+        assert_eq!(parameters("/api/v1/edges"), request::EDGES_PARAMETERS);
         assert_eq!(parameters("/api/v1/tap"), crate::tap::PARAMETERS);
     }
 
@@ -274,5 +282,32 @@ mod tests {
         same_fields(&schemas["Row"], &serde_json::to_value(&row).unwrap());
         same_fields(&schemas["Row"]["properties"]["counts"], &serde_json::to_value(row.counts).unwrap());
         same_fields(&schemas["Unscraped"], &serde_json::to_value(&missing).unwrap());
+    }
+
+    #[test]
+    fn every_field_of_an_edge_is_documented() {
+        let end =
+            End { kind: None, namespace: String::new(), name: String::new(), meshed: false, identity: None };
+        let edge = Edge {
+            client: end.clone(),
+            server: end.clone(),
+            tls: 1.0,
+            rps: None,
+            connections: 1.0,
+            plaintext: [("disabled".to_owned(), 1.0)].into(),
+            since_ms: None,
+            told_by: [Side::Client].into(),
+        };
+        let unscraped = vec![Unscraped {
+            namespace: String::new(),
+            pod: String::new(),
+            reason: String::new(),
+            since_ms: None,
+        }];
+        let edges = Edges { version: 1, window_ms: 1, covered_ms: 1, edges: vec![edge.clone()], unscraped };
+        let schemas = &document()["components"]["schemas"];
+        same_fields(&schemas["Edges"], &serde_json::to_value(&edges).unwrap());
+        same_fields(&schemas["Edge"], &serde_json::to_value(&edge).unwrap());
+        same_fields(&schemas["End"], &serde_json::to_value(&end).unwrap());
     }
 }

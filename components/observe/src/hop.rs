@@ -96,6 +96,16 @@ impl<'a> Hop<'a> {
         }
     }
 
+    /// The destination's pod, when the source is the client and knows it.
+    pub(crate) fn server_pod(&self) -> Option<&'a Pod> {
+        self.dst_pod
+    }
+
+    /// What the client called the server, without the port.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.authority.as_ref().map(|authority| authority.host.as_str())
+    }
+
     fn server_namespace(&self) -> Option<&str> {
         match self.is_inbound {
             true => Some(&self.source.pod.namespace),

@@ -62,6 +62,13 @@ impl Pod {
     pub fn metrics(&self) -> Option<SocketAddr> {
         Some(SocketAddr::new(self.ip.filter(|_| self.meshed)?, self.metrics_port))
     }
+
+    /// What it belongs to in the end: a CronJob rather than its Job, and itself when it belongs to nothing.
+    pub fn workload(&self) -> (Kind, &str) {
+        let owners = self.owners.iter().filter(|(kind, _)| **kind != Kind::Pod);
+        let last = owners.max_by_key(|(kind, _)| **kind);
+        last.map_or((Kind::Pod, self.name.name.as_str()), |(kind, name)| (*kind, name.as_str()))
+    }
 }
 
 /// A Service, as far as traffic is concerned.

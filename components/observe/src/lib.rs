@@ -3,7 +3,7 @@
 //! # Map
 //! What is asked and answered, pure:
 //! - `kind.rs`: the types of rows; `query.rs`: what can be asked; `request.rs`: the same from HTTP parameters
-//! - `stat.rs`: samples to rows; `hop.rs`: which row a sample belongs to; `authority.rs`, `quantile.rs`: its arithmetic
+//! - `stat.rs`: samples to rows; `edges.rs`: samples to who talks to whom; `hop.rs`: which row a sample belongs to; `authority.rs`, `quantile.rs`: its arithmetic
 //! - `row.rs`: the answer, as JSON has it; `samples.rs`, `inventory.rs`: what it is computed from
 //!
 //! Where it comes from:
@@ -13,7 +13,7 @@
 //! - `resources.rs`: the cluster, by watches, as [`inventory::Inventory`]
 //!
 //! Who is told:
-//! - `api.rs`, `problem.rs`, `server.rs`: the HTTP API
+//! - `api.rs`, `problem.rs`, `server.rs`: the HTTP API; `dashboard.rs`: the same for people with a browser
 //! - `demo_file.rs`: how the CLI finds the one of a running `conduit demo`
 //! - `config.rs`, `metrics.rs`, `main.rs`: the process
 //!
@@ -34,7 +34,9 @@ use tokio::sync::{oneshot, watch};
 pub mod api;
 pub mod authority;
 mod config;
+mod dashboard;
 pub mod demo_file;
+pub mod edges;
 mod hop;
 pub mod inventory;
 pub mod kind;

@@ -71,12 +71,20 @@ impl Query {
             let why = "clients are workloads, pods or namespaces; an authority or a service is where requests go to";
             return Err(Invalid::new("from", from.kind.as_str(), why));
         }
-        if self.window < MIN_WINDOW || self.window > MAX_WINDOW {
-            let why = format!("the window is from {}s to {}s", MIN_WINDOW.as_secs(), MAX_WINDOW.as_secs());
-            return Err(Invalid::new("window", &format!("{:?}", self.window), &why));
-        }
-        Ok(())
+        check_window(self.window)
     }
+}
+
+/// Whether a window is one that can be looked at.
+///
+/// # Errors
+/// It is too short or too long.
+pub fn check_window(window: Duration) -> Result<(), Invalid> {
+    if window < MIN_WINDOW || window > MAX_WINDOW {
+        let why = format!("the window is from {}s to {}s", MIN_WINDOW.as_secs(), MAX_WINDOW.as_secs());
+        return Err(Invalid::new("window", &format!("{window:?}"), &why));
+    }
+    Ok(())
 }
 
 /// A parameter that cannot be used.

@@ -1,10 +1,11 @@
-//! The parameters of `/api/v1/stat`, as a [`Query`]. Pure.
+//! The parameters of `/api/v1/stat`, as a [`Query`], and of `/api/v1/edges`. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    edges::Grain,
     kind::Kind,
-    query::{DEFAULT_WINDOW, Invalid, Query, Selection, parse_resource},
+    query::{DEFAULT_WINDOW, Invalid, Query, Selection, check_window, parse_resource},
 };
 
 /// The parameters there are, in alphabetical order.
@@ -19,7 +20,7 @@ const MAX_VALUE: usize = 512;
 /// # Errors
 /// The first parameter that is unknown, too long or cannot be used.
 pub fn stat(pairs: &[(String, String)]) -> Result<Query, Invalid> {
-    let values = values(pairs)?;
+    let values = values(pairs, &PARAMETERS)?;
     let get = |name: &str| values.get(name).copied();
     let Some(kind) = get("type") else {
         return Err(Invalid::new("type", "", "say what to show: TYPE, TYPE/NAME or all"));
@@ -42,11 +43,47 @@ pub fn stat(pairs: &[(String, String)]) -> Result<Query, Invalid> {
     Ok(query)
 }
 
-fn values(pairs: &[(String, String)]) -> Result<BTreeMap<&'static str, &str>, Invalid> {
+/// The parameters of a question about edges, in alphabetical order.
+pub const EDGES_PARAMETERS: [&str; 4] = ["all_namespaces", "namespace", "type", "window"];
+
+/// One question about edges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgesQuery {
+    /// Only edges of which one end is in this namespace.
+    pub namespace: Option<String>,
+    /// What ends are.
+    pub grain: Grain,
+    /// How far back.
+    pub window: Duration,
+}
+
+/// Reads the parameters of a question about edges. An empty value is an absent one.
+///
+/// # Errors
+/// The first parameter that is unknown, too long or cannot be used.
+pub fn edges(pairs: &[(String, String)]) -> Result<EdgesQuery, Invalid> {
+    let values = values(pairs, &EDGES_PARAMETERS)?;
+    let get = |name: &str| values.get(name).copied();
+    let all_namespaces = get("all_namespaces").map(|value| truth("all_namespaces", value)).transpose()?;
+    let grain = match get("type").map(|kind| (kind, kind.parse())) {
+        None | Some(("workload" | "workloads", _)) => Grain::Workloads,
+        Some((_, Ok(Kind::Pod))) => Grain::Pods,
+        Some((other, _)) => return Err(Invalid::new("type", other, "edges are between workloads or pods")),
+    };
+    let window = get("window").map_or(Ok(DEFAULT_WINDOW), window)?;
+    check_window(window)?;
+    let namespace = get("namespace").filter(|_| all_namespaces != Some(true)).map(str::to_owned);
+    Ok(EdgesQuery { namespace, grain, window })
+}
+
+fn values<'a>(
+    pairs: &'a [(String, String)],
+    known: &[&'static str],
+) -> Result<BTreeMap<&'static str, &'a str>, Invalid> {
     let mut values = BTreeMap::new();
     for (name, value) in pairs {
-        let Some(known) = PARAMETERS.into_iter().find(|known| known == name) else {
-            let remedy = format!("no such parameter; there are {}", PARAMETERS.join(", "));
+        let Some(known) = known.iter().copied().find(|known| known == name) else {
+            let remedy = format!("no such parameter; there are {}", known.join(", "));
             return Err(Invalid::new("parameter", name, &remedy));
         };
         if value.len() > MAX_VALUE {
@@ -131,6 +168,27 @@ mod tests {
         let to =
             Selection { kind: Kind::StatefulSet, namespace: Some("shop".into()), name: Some("db".into()) };
         assert_eq!(query.to, Some(to));
+    }
+
+    #[test]
+    fn edges_are_of_workloads_or_pods() {
+        let read = |pairs: &[(&str, &str)]| {
+            let owned: Vec<_> =
+                pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            edges(&owned)
+        };
+        let default = EdgesQuery { namespace: None, grain: Grain::Workloads, window: DEFAULT_WINDOW };
+        assert_eq!(read(&[]), Ok(default.clone()));
+        let pods = EdgesQuery {
+            namespace: Some("shop".into()),
+            grain: Grain::Pods,
+            window: Duration::from_secs(30),
+        };
+        assert_eq!(read(&[("type", "po"), ("namespace", "shop"), ("window", "30s")]), Ok(pods));
+        assert_eq!(read(&[("namespace", "shop"), ("all_namespaces", "true")]), Ok(default));
+        for (parameter, value) in [("type", "svc"), ("type", "x"), ("window", "1s"), ("to", "x")] {
+            assert!(read(&[(parameter, value)]).is_err(), "{parameter}={value}");
+        }
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct Counted {
     pub labels: Labels,
     /// By how much.
     pub count: f64,
+    /// How long ago it was last seen to grow; zero of what is there now.
+    pub ago: Duration,
 }
 
 /// The increase of one histogram.

@@ -165,7 +165,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn response(&mut self, Counted { source, labels, count }: &Counted, peer: &str) {
+    fn response(&mut self, Counted { source, labels, count, .. }: &Counted, peer: &str) {
         let tls = labels.get("tls").unwrap_or("unknown");
         if tls == PROBE {
             self.counts.probes += count;
@@ -178,7 +178,7 @@ impl Tally {
         if !source.covered.is_zero() {
             self.rps += count / source.covered.as_secs_f64();
         }
-        if WITHIN_POD.contains(&tls) {
+        if crossed(labels).is_none() {
             return;
         }
         self.counts.crossed += count;
@@ -191,10 +191,7 @@ impl Tally {
     }
 
     fn connection(&mut self, Counted { labels, count, .. }: &Counted, peer: &str) {
-        let tls = labels.get("tls").unwrap_or("unknown");
-        if tls == PROBE || WITHIN_POD.contains(&tls) {
-            return;
-        }
+        let Some(tls) = crossed(labels) else { return };
         self.counts.connections += count;
         if tls == "true" {
             self.counts.tls_connections += count;
@@ -235,8 +232,14 @@ fn row(meshed: &BTreeMap<Object, Meshed>, object: Object, tally: Tally) -> Row {
     }
 }
 
+/// The `tls` label of what crossed between pods; none of what did not, and of the kubelet's probes.
+pub(crate) fn crossed(labels: &Labels) -> Option<&str> {
+    let tls = labels.get("tls").unwrap_or("unknown");
+    (tls != PROBE && !WITHIN_POD.contains(&tls)).then_some(tls)
+}
+
 /// Why something was not encrypted: the `tls` label, and what went wrong with a handshake.
-fn why(tls: &str, labels: &Labels) -> String {
+pub(crate) fn why(tls: &str, labels: &Labels) -> String {
     labels.get("tls_reason").map_or_else(|| tls.to_owned(), |reason| format!("{tls} ({reason})"))
 }
 

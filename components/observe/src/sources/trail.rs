@@ -92,6 +92,11 @@ impl Trail {
         self.points.range(first..).map(|point| (point.cell(), point.delta()))
     }
 
+    /// When anything last grew, as far as is remembered.
+    pub fn last(&self) -> Option<Tick> {
+        self.points.back().map(|last| last.at)
+    }
+
     /// Whether nothing grew within the longest window before `now`.
     pub fn is_idle(&self, now: Tick) -> bool {
         self.points.back().is_none_or(|last| last.at <= now.before(MAX_WINDOW))

@@ -252,11 +252,14 @@ impl Past {
                 continue;
             }
             let (source, labels) = (source.clone(), labels.clone());
+            let ago = grown.trail.last().map_or(Duration::ZERO, |last| now.since(last));
             match metric {
                 Metric::Latency => samples.latencies.push(Measured { source, labels, buckets }),
-                Metric::Responses => samples.responses.push(Counted { source, labels, count }),
+                Metric::Responses => samples.responses.push(Counted { source, labels, count, ago }),
                 // What closed within the window was open in it, and so is what is open now.
-                Metric::Closes | Metric::Open => samples.connections.push(Counted { source, labels, count }),
+                Metric::Closes | Metric::Open => {
+                    samples.connections.push(Counted { source, labels, count, ago });
+                }
             }
         }
         for (labels, count) in self.gauges.iter().filter(|(_, count)| self.is_current && **count > 0.0) {
@@ -264,6 +267,7 @@ impl Past {
                 source: source.clone(),
                 labels: labels.clone(),
                 count: *count,
+                ago: Duration::ZERO,
             });
         }
     }

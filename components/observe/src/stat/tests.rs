@@ -53,12 +53,12 @@ impl World {
 
     /// Notes responses that `pod` counted, labels as `name=value`.
     fn saw(&mut self, pod: &str, count: f64, labels: &str) {
-        let counted = Counted { source: self.source(pod), labels: read(labels), count };
+        let counted = Counted { source: self.source(pod), labels: read(labels), count, ago: Duration::ZERO };
         self.samples.responses.push(counted);
     }
 
     fn connected(&mut self, pod: &str, count: f64, labels: &str) {
-        let counted = Counted { source: self.source(pod), labels: read(labels), count };
+        let counted = Counted { source: self.source(pod), labels: read(labels), count, ago: Duration::ZERO };
         self.samples.connections.push(counted);
     }
 
