@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{completion, demo, get, inject, install, stat, tap, uninject, version};
+use crate::{completion, dashboard, demo, edges, get, inject, install, stat, tap, uninject, version};
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
 #[derive(Debug, Parser)]
@@ -55,7 +55,9 @@ pub enum Command {
     Inject(inject::Args),
     Uninject(uninject::Args),
     Stat(stat::Args),
+    Edges(edges::Args),
     Tap(tap::Args),
+    Dashboard(dashboard::Args),
     Get(get::Args),
     Completion(completion::Args),
     Version(version::Args),
@@ -73,7 +75,9 @@ impl Command {
             Self::Inject(args) => inject::run(args, global).await,
             Self::Uninject(args) => uninject::run(args, global).await,
             Self::Stat(args) => stat::run(args, global).await,
+            Self::Edges(args) => edges::run(args, global).await,
             Self::Tap(args) => tap::run(args, global).await,
+            Self::Dashboard(args) => dashboard::run(args, global).await,
             Self::Get(args) => get::run(args, global).await,
             Self::Completion(args) => completion::run(args, global).await,
             Self::Version(args) => version::run(args, global).await,

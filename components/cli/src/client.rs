@@ -110,9 +110,7 @@ impl Client {
     }
 
     async fn send(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Response<Incoming>> {
-        let Connection { io, forward } = timeout(CONNECT_DEADLINE, self.connect())
-            .await
-            .map_err(|_| anyhow!("no connection in time"))??;
+        let Connection { io, forward } = self.connect_in_time().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
         tokio::spawn(async move {
             // How it ends shows in the answer. The forward lives as long as the connection on it.
@@ -134,6 +132,22 @@ impl Client {
         }
     }
 
+    /// Where it is, unless it is in a cluster.
+    pub(crate) fn address(&self) -> Option<&str> {
+        match &self.target {
+            Target::Address(addr) => Some(addr),
+            Target::Pod { .. } => None,
+        }
+    }
+
+    /// Opens a connection to it.
+    ///
+    /// # Errors
+    /// It cannot be reached, or not in time.
+    pub(crate) async fn connect_in_time(&self) -> anyhow::Result<Connection> {
+        timeout(CONNECT_DEADLINE, self.connect()).await.map_err(|_| anyhow!("no connection in time"))?
+    }
+
     async fn connect(&self) -> anyhow::Result<Connection> {
         match &self.target {
             Target::Address(addr) => {
@@ -150,12 +164,14 @@ impl Client {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-struct Connection {
-    io: Box<dyn Stream>,
-    forward: Option<Portforwarder>,
+/// A connection to the API.
+pub(crate) struct Connection {
+    pub(crate) io: Box<dyn Stream>,
+    /// What keeps it open.
+    pub(crate) forward: Option<Portforwarder>,
 }
 
 async fn dial(net: &Net, addr: &str) -> anyhow::Result<Box<dyn Stream>> {

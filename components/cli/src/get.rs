@@ -8,7 +8,13 @@ use clap::{
 };
 use conduit_observe::api::{PodItem, Pods};
 
-use crate::{args::Global, client::Client, output, stat::Scope};
+use crate::{
+    args::Global,
+    client::Client,
+    output,
+    stat::Scope,
+    table::{self, NONE},
+};
 
 /// List pods, and whether they are in the mesh
 #[derive(Debug, clap::Args)]
@@ -65,25 +71,18 @@ fn render(pods: &Pods, format: Format) -> anyhow::Result<String> {
 }
 
 fn wide(pods: &[PodItem]) -> String {
-    let none = || "-".to_owned();
-    let mut lines = vec![["NAME", "STATUS", "IP", "OWNER", "MESHED", "TLS"].map(str::to_owned)];
-    lines.extend(pods.iter().map(|pod| {
-        [
+    let none = || NONE.to_owned();
+    let rows = pods.iter().map(|pod| {
+        vec![
             format!("{}/{}", pod.namespace, pod.name),
             pod.status.clone(),
             pod.ip.clone().unwrap_or_else(none),
             pod.owner.clone().unwrap_or_else(none),
             if pod.meshed { "yes" } else { "no" }.to_owned(),
-            if pod.tls { "optional" } else { "-" }.to_owned(),
+            if pod.tls { "optional" } else { NONE }.to_owned(),
         ]
-    }));
-    let widths: [usize; 6] =
-        std::array::from_fn(|at| lines.iter().map(|line| line[at].len()).max().unwrap_or(0));
-    let pad = |line: &[String; 6]| {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
-    };
-    lines.iter().map(pad).collect()
+    });
+    table::plain(Some(&["NAME", "STATUS", "IP", "OWNER", "MESHED", "TLS"]), rows)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!
 //! - `args.rs`: the root, its flags, the list of commands
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
-//! - `stat.rs`, `get.rs`, `tap.rs`: what the control plane knows, through `client.rs` and `cluster.rs`; `table.rs` lays rows out,
+//! - `stat.rs`, `edges.rs`, `get.rs`, `tap.rs`, `dashboard.rs`: what the control plane knows, through `client.rs` and `cluster.rs`; `table.rs` lays rows out,
 //!   `sse.rs` reads events, `resource.rs` what a command is about
 //! - `install.rs`: the control plane as manifests
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
@@ -26,7 +26,9 @@ pub mod args;
 pub mod client;
 mod cluster;
 pub mod completion;
+pub mod dashboard;
 pub mod demo;
+pub mod edges;
 pub mod get;
 pub mod inject;
 pub mod input;

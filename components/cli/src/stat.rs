@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use conduit_observe::{request, row::Stat};
+use conduit_observe::{
+    request,
+    row::{Stat, Unscraped},
+};
 
 use crate::{
     args::{Global, namespace},
@@ -71,7 +74,11 @@ pub struct Target {
     pub name: Option<String>,
 }
 
-fn window(value: &str) -> Result<String, String> {
+/// Parses how far back to look.
+///
+/// # Errors
+/// It is no duration.
+pub fn window(value: &str) -> Result<String, String> {
     request::window(value).map(|_| value.to_owned()).map_err(|invalid| invalid.remedy)
 }
 
@@ -169,23 +176,23 @@ impl Args {
         if stat.rows.is_empty() {
             notes.push("no traffic found".to_owned());
         }
-        let missing = stat.unscraped.len();
-        if let Some(pod) = stat.unscraped.first() {
-            let more = if missing > 1 { format!(" (and {} more)", missing - 1) } else { String::new() };
-            notes.push(format!(
-                "warning: the numbers lack {missing} pod(s): {}/{}: {}{more}",
-                pod.namespace, pod.pod, pod.reason
-            ));
-        }
+        notes.extend(unscraped(&stat.unscraped));
         notes
     }
+}
+
+/// That numbers are missing, if any are.
+pub fn unscraped(missing: &[Unscraped]) -> Option<String> {
+    let (count, pod) = (missing.len(), missing.first()?);
+    let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+    let Unscraped { namespace, pod, reason, .. } = pod;
+    Some(format!("warning: the numbers lack {count} pod(s): {namespace}/{pod}: {reason}{more}"))
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
     use conduit_net::TokioNetwork;
-    use conduit_observe::row::Unscraped;
 
     use super::*;
 

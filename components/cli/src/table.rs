@@ -5,7 +5,7 @@
 //! emoji-svc.emojivoto:8080         -   100.00%   2.0rps           1ms           2ms           3ms   100%
 //! ```
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use conduit_observe::{kind::Kind, row::Row};
 
@@ -29,7 +29,7 @@ impl Default for Style {
 }
 
 /// What stands for a number that there is nothing to compute from.
-const NONE: &str = "-";
+pub const NONE: &str = "-";
 /// Between two columns.
 const GAP: &str = "   ";
 
@@ -107,7 +107,7 @@ impl Line {
             cells.push(or_none((counts.probes > 0.0).then_some(counts.probes), |probes| {
                 format!("{probes:.0}")
             }));
-            cells.push(listed(reasons(row)));
+            cells.push(listed(reasons(&row.plaintext)));
             cells.push(listed(row.peers.iter().map(|peer| short_identity(peer).to_owned()).collect()));
         }
         Self { kind: row.kind, cells }
@@ -115,8 +115,8 @@ impl Line {
 }
 
 /// Reasons with their counts, the most frequent first.
-fn reasons(row: &Row) -> Vec<String> {
-    let mut reasons: Vec<_> = row.plaintext.iter().collect();
+pub fn reasons(plaintext: &BTreeMap<String, f64>) -> Vec<String> {
+    let mut reasons: Vec<_> = plaintext.iter().collect();
     reasons.sort_by(|a, b| b.1.total_cmp(a.1).then_with(|| a.0.cmp(b.0)));
     reasons.into_iter().map(|(reason, count)| format!("{}={count:.0}", reason.replace(' ', ""))).collect()
 }
@@ -126,7 +126,8 @@ pub fn short_identity(identity: &str) -> &str {
     identity.split_once(".conduit-managed.").map_or(identity, |(workload, _)| workload)
 }
 
-fn listed(items: Vec<String>) -> String {
+/// All of them in one cell.
+pub fn listed(items: Vec<String>) -> String {
     if items.is_empty() { NONE.to_owned() } else { items.join(",") }
 }
 
@@ -136,7 +137,7 @@ fn or_none(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
 
 /// A percentage that rounds to 0 only if it is 0, and to 100 only if it is 100: whether all of the traffic is
 /// encrypted must not depend on rounding. `step` is the smallest one that is shown.
-fn honest(percent: f64, step: f64) -> f64 {
+pub fn honest(percent: f64, step: f64) -> f64 {
     if percent > 0.0 && percent < 100.0 { percent.clamp(step, 100.0 - step) } else { percent }
 }
 
@@ -173,6 +174,20 @@ fn write_line(text: &mut String, cells: &[&str], columns: &[Column], widths: &[u
     }
     text.push_str(line.trim_end());
     text.push('\n');
+}
+
+/// Text in columns, each as wide as its widest cell, below their titles if there are any.
+pub fn plain(titles: Option<&[&str]>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let titles = titles.map(|titles| titles.iter().map(|title| (*title).to_owned()).collect());
+    let lines: Vec<Vec<String>> = titles.into_iter().chain(rows).collect();
+    let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
+    let widest = |at| lines.iter().filter_map(|line| line.get(at)).map(|cell: &String| width(cell)).max();
+    let widths: Vec<usize> = (0..columns).map(|at| widest(at).unwrap_or_default()).collect();
+    let pad = |line: &Vec<String>| {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned() + "\n"
+    };
+    lines.iter().map(pad).collect()
 }
 
 /// How wide a cell is; names in Kubernetes are ASCII, authorities are what somebody sent.
