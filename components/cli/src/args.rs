@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{completion, dashboard, demo, edges, get, inject, install, stat, tap, uninject, version};
+use crate::{completion, dashboard, demo, edges, get, inject, install, stat, tap, top, uninject, version};
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
 #[derive(Debug, Parser)]
@@ -57,6 +57,7 @@ pub enum Command {
     Stat(stat::Args),
     Edges(edges::Args),
     Tap(tap::Args),
+    Top(top::Args),
     Dashboard(dashboard::Args),
     Get(get::Args),
     Completion(completion::Args),
@@ -77,6 +78,7 @@ impl Command {
             Self::Stat(args) => stat::run(args, global).await,
             Self::Edges(args) => edges::run(args, global).await,
             Self::Tap(args) => tap::run(args, global).await,
+            Self::Top(args) => top::run(args, global).await,
             Self::Dashboard(args) => dashboard::run(args, global).await,
             Self::Get(args) => get::run(args, global).await,
             Self::Completion(args) => completion::run(args, global).await,

@@ -284,7 +284,7 @@ mod tests {
         let command = crate::args::Cli::command();
         for (name, parameters) in [
             ("stat", &conduit_observe::request::PARAMETERS[..]),
-            ("tap", &["authority", "max_rps", "method", "path", "scheme", "to", "to_namespace"][..]),
+            ("tap", &["authority", "max_rps", "method", "path", "scheme", "tls", "to", "to_namespace"][..]),
         ] {
             let command = command.find_subcommand(name).unwrap();
             for parameter in parameters {

@@ -2,7 +2,6 @@
 //!
 //! - `demo/application.rs`: emojivoto as Deployments and Services of the mesh
 //! - `demo/fault.rs`: what can be broken, and how it is
-//! - `demo/screen.rs`: where the table is shown while it changes
 //! - `demo/report.rs`: what is said besides the table
 //! - `demo/file.rs`: how other commands find the demo
 
@@ -19,18 +18,16 @@ use conduit_observe::{
 use conduit_runtime::{Seed, env, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::{args::Global, client::Client, output, table};
+use crate::{args::Global, client::Client, output, screen::Screen, table};
 
 mod application;
 mod fault;
 mod file;
 mod report;
-mod screen;
 
 use application::{Application, NAMESPACE, PARTS, VOTE_BOT};
 use fault::Fault;
 use file::DemoFile;
-use screen::Screen;
 
 /// How often the table is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);

@@ -5,8 +5,8 @@
 //!
 //! - `args.rs`: the root, its flags, the list of commands
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
-//! - `stat.rs`, `edges.rs`, `get.rs`, `tap.rs`, `dashboard.rs`: what the control plane knows, through `client.rs` and `cluster.rs`; `table.rs` lays rows out,
-//!   `sse.rs` reads events, `resource.rs` what a command is about
+//! - `stat.rs`, `edges.rs`, `get.rs`, `tap.rs`, `top.rs`, `dashboard.rs`: what the control plane knows, through `client.rs` and `cluster.rs`; `table.rs` lays rows out,
+//!   `screen.rs` shows them live, `sse.rs` reads events, `resource.rs` what a command is about
 //! - `install.rs`: the control plane as manifests
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
@@ -36,10 +36,12 @@ pub mod install;
 pub mod mesh_options;
 pub mod output;
 pub mod resource;
+mod screen;
 pub mod sse;
 pub mod stat;
 pub mod table;
 pub mod tap;
+pub mod top;
 pub mod uninject;
 pub mod version;
 pub mod yaml;

@@ -1,20 +1,27 @@
 //! `conduit stat`: traffic in numbers.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::ValueEnum;
 use conduit_observe::{
     request,
-    row::{Stat, Unscraped},
+    row::{Row, Stat, Unscraped},
 };
+
+use conduit_runtime::signal;
+use tokio::time::MissedTickBehavior;
 
 use crate::{
     args::{Global, namespace},
     client::Client,
     output,
     resource::ResourceParser,
+    screen::Screen,
     table,
 };
+
+/// How often `--watch` asks again: as often as proxies are read.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// Show success rates, request rates, latencies and how much of the traffic is TLS
 ///
@@ -34,7 +41,8 @@ Examples:
   conduit stat deploy/web -n emojivoto -o wide      with peers and reasons for plaintext
   conduit stat po -n emojivoto --from deploy/web    the pods that web calls
   conduit stat au -n emojivoto                      by the name that clients use
-  conduit stat all -A                               everything")]
+  conduit stat all -A                               everything
+  conduit stat deploy -A --sort-by tls -w           the least encrypted first, live")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -61,6 +69,26 @@ pub struct Args {
     /// Leave out the line with the columns' names
     #[arg(long)]
     no_headers: bool,
+    /// Which rows come first: those with most of it, or by name
+    #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::Name)]
+    sort_by: Column,
+    /// Show it again and again, until Ctrl-C
+    #[arg(long, short = 'w')]
+    watch: bool,
+}
+
+/// By what rows are put in order. Rows without a number come last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Column {
+    Name,
+    /// The lowest first: what fails is what one looks for
+    Success,
+    Rps,
+    P50,
+    P95,
+    P99,
+    /// The lowest first: what is not encrypted is what one looks for
+    Tls,
 }
 
 /// What a command is about.
@@ -127,13 +155,42 @@ enum Format {
 /// The API cannot be reached or declines, or stdout cannot be written.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let client = Client::find(global).await?;
-    let stat: Stat = client.get("/api/v1/stat", &args.parameters(&client)).await?;
-    output::stdout(&args.render(&stat)?)?;
-    args.notes(&stat).iter().for_each(|line| output::note(line));
-    Ok(ExitCode::SUCCESS)
+    if !args.watch {
+        let stat = args.ask(&client).await?;
+        output::stdout(&args.render(&stat)?)?;
+        args.notes(&stat).iter().for_each(|line| output::note(line));
+        return Ok(ExitCode::SUCCESS);
+    }
+    tokio::select! {
+        biased;
+        () = signal::shutdown() => Ok(ExitCode::SUCCESS),
+        ended = args.watch(&client) => ended.map(|()| ExitCode::SUCCESS),
+    }
 }
 
 impl Args {
+    async fn ask(&self, client: &Client) -> anyhow::Result<Stat> {
+        let mut stat: Stat = client.get("/api/v1/stat", &self.parameters(client)).await?;
+        self.sort_by.sort(&mut stat.rows);
+        Ok(stat)
+    }
+
+    /// Shows one answer after the other: on a terminal in the same place, elsewhere with a line between them.
+    async fn watch(&self, client: &Client) -> anyhow::Result<()> {
+        let mut screen = if std::io::stdout().is_terminal() { Some(Screen::open()?) } else { None };
+        let mut next = tokio::time::interval(WATCH);
+        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            next.tick().await;
+            let stat = self.ask(client).await?;
+            let text = self.render(&stat)?;
+            match &mut screen {
+                Some(screen) => screen.show(&(text + &self.notes(&stat).join("\n")))?,
+                None => output::stdout(&format!("{text}\n"))?,
+            }
+        }
+    }
+
     fn parameters(&self, client: &Client) -> Vec<(&'static str, String)> {
         let optional = [
             ("to", &self.to),
@@ -181,6 +238,24 @@ impl Args {
     }
 }
 
+impl Column {
+    /// Puts rows in order within their kinds; of those that are equal, the order stays.
+    fn sort(self, rows: &mut [Row]) {
+        let (of, sign): (fn(&Row) -> Option<f64>, f64) = match self {
+            Self::Name => return,
+            Self::Success => (|row| row.success, 1.0),
+            Self::Rps => (|row| row.rps, -1.0),
+            Self::P50 => (|row| row.latency_ms.p50, -1.0),
+            Self::P95 => (|row| row.latency_ms.p95, -1.0),
+            Self::P99 => (|row| row.latency_ms.p99, -1.0),
+            Self::Tls => (|row| row.tls, 1.0),
+        };
+        let key = |row: &Row| of(row).map_or(f64::INFINITY, |value| sign * value);
+        rows.chunk_by_mut(|one, other| one.kind == other.kind)
+            .for_each(|rows| rows.sort_by(|one, other| key(one).total_cmp(&key(other))));
+    }
+}
+
 /// That numbers are missing, if any are.
 pub fn unscraped(missing: &[Unscraped]) -> Option<String> {
     let (count, pod) = (missing.len(), missing.first()?);
@@ -219,6 +294,42 @@ mod tests {
             parameters("po -A -t 10m --to svc/db --to-namespace data --from deploy/web"),
             "type=po window=10m all_namespaces=true to=svc/db to_namespace=data from=deploy/web"
         );
+    }
+
+    #[test]
+    fn rows_are_put_in_order_within_their_kinds() {
+        use conduit_observe::{
+            kind::Kind,
+            row::{Counts, Latency},
+        };
+        let row = |kind, name: &str, rps, tls| Row {
+            kind,
+            namespace: "shop".into(),
+            name: name.into(),
+            meshed: None,
+            running: None,
+            success: None,
+            rps,
+            latency_ms: Latency::default(),
+            tls,
+            counts: Counts::default(),
+            plaintext: [].into(),
+            peers: [].into(),
+        };
+        let rows = [
+            row(Kind::Deployment, "idle", None, None),
+            row(Kind::Deployment, "quiet", Some(1.0), Some(0.5)),
+            row(Kind::Deployment, "busy", Some(9.0), Some(1.0)),
+            row(Kind::Pod, "pod", Some(99.0), Some(0.0)),
+        ];
+        let sorted = |column: Column| {
+            let mut rows = rows.to_vec();
+            column.sort(&mut rows);
+            rows.into_iter().map(|row| row.name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(sorted(Column::Name), "idle quiet busy pod");
+        assert_eq!(sorted(Column::Rps), "busy quiet idle pod");
+        assert_eq!(sorted(Column::Tls), "quiet busy idle pod");
     }
 
     #[test]

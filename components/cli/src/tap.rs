@@ -25,8 +25,25 @@ use crate::{
 Examples:
   conduit tap deploy/web -n emojivoto                   what web receives and sends
   conduit tap deploy -n emojivoto --to deploy/voting    what anybody sends to voting
-  conduit tap ns/emojivoto --path /api --max-rps 10     some requests of a whole namespace")]
+  conduit tap ns/emojivoto --path /api --max-rps 10     some requests of a whole namespace
+  conduit tap ns/emojivoto --tls=false                  what is not encrypted")]
 pub struct Args {
+    #[command(flatten)]
+    filter: Filter,
+    /// Requests to show a second, over all pods
+    #[arg(long, value_name = "NUMBER", default_value = "1.0", value_parser = rate, allow_negative_numbers = true)]
+    max_rps: String,
+    /// Stop after this many lines
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    max_events: Option<u64>,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// Which requests are tapped.
+#[derive(Debug, clap::Args)]
+pub struct Filter {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -37,9 +54,6 @@ pub struct Args {
     /// Namespace of --to [default: --namespace]; alone: anything in it
     #[arg(long, value_name = "NAMESPACE", value_parser = crate::args::namespace)]
     to_namespace: Option<String>,
-    /// Requests to show a second, over all pods
-    #[arg(long, value_name = "NUMBER", default_value = "1.0", value_parser = rate, allow_negative_numbers = true)]
-    max_rps: String,
     /// Only requests with this scheme
     #[arg(long)]
     scheme: Option<String>,
@@ -52,12 +66,9 @@ pub struct Args {
     /// Only requests whose path begins so
     #[arg(long, value_name = "PREFIX")]
     path: Option<String>,
-    /// Stop after this many lines
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    max_events: Option<u64>,
-    /// How to print it
-    #[arg(long, short = 'o', value_enum, default_value_t = Format::Table)]
-    output: Format,
+    /// Only requests that crossed encrypted (true), otherwise (false), or with this reason, such as no_identity
+    #[arg(long, value_name = "true|false|REASON")]
+    tls: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,8 +81,11 @@ enum Format {
     Json,
 }
 
-/// How much is allowed is the API's to say.
-fn rate(value: &str) -> Result<String, String> {
+/// Parses requests a second. How much is allowed is the API's to say.
+///
+/// # Errors
+/// It is no number, or none above 0.
+pub fn rate(value: &str) -> Result<String, String> {
     let rate = value.parse().ok().filter(|rate: &f64| *rate > 0.0 && rate.is_finite());
     rate.map(|_| value.to_owned()).ok_or_else(|| "expected a number above 0, such as 0.5 or 10".to_owned())
 }
@@ -91,7 +105,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 impl Args {
     async fn follow(&self, client: &Client) -> anyhow::Result<()> {
-        let mut events = client.events("/api/v1/tap", &self.parameters(client)).await?;
+        let mut events = client.events("/api/v1/tap", &self.filter.parameters(client, &self.max_rps)).await?;
         let mut left = self.max_events.unwrap_or(u64::MAX);
         while left > 0 {
             let Some(event) = events.next().await.context("the tap was lost")? else {
@@ -111,21 +125,6 @@ impl Args {
         Ok(())
     }
 
-    fn parameters(&self, client: &Client) -> Vec<(&'static str, String)> {
-        let optional = [
-            ("to", &self.to),
-            ("to_namespace", &self.to_namespace),
-            ("scheme", &self.scheme),
-            ("method", &self.method),
-            ("authority", &self.authority),
-            ("path", &self.path),
-        ];
-        let mut parameters =
-            vec![self.target.parameter(), ("max_rps", self.max_rps.clone()), self.scope.parameters(client)];
-        parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-        parameters
-    }
-
     fn line(&self, data: &str) -> anyhow::Result<String> {
         let event: TapEvent =
             serde_json::from_str(data).context("observe told something this version cannot read")?;
@@ -137,7 +136,30 @@ impl Args {
     }
 }
 
-fn problem(data: &str) -> anyhow::Result<String> {
+impl Filter {
+    /// The parameters that say so, and how many requests a second are wanted.
+    pub fn parameters(&self, client: &Client, max_rps: &str) -> Vec<(&'static str, String)> {
+        let optional = [
+            ("to", &self.to),
+            ("to_namespace", &self.to_namespace),
+            ("scheme", &self.scheme),
+            ("method", &self.method),
+            ("authority", &self.authority),
+            ("path", &self.path),
+            ("tls", &self.tls),
+        ];
+        let mut parameters =
+            vec![self.target.parameter(), ("max_rps", max_rps.to_owned()), self.scope.parameters(client)];
+        parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        parameters
+    }
+}
+
+/// What an event of the API's `error` tells.
+///
+/// # Errors
+/// It is not what this version reads.
+pub fn problem(data: &str) -> anyhow::Result<String> {
     let PodError { namespace, pod, error } =
         serde_json::from_str(data).context("observe told something this version cannot read")?;
     Ok(format!("warning: {namespace}/{pod} is not tapped: {error}"))
@@ -180,7 +202,7 @@ fn flow(event: &TapEvent) -> String {
 }
 
 /// The pod and port where the pod is known, else the address and port.
-fn destination(event: &TapEvent) -> String {
+pub fn destination(event: &TapEvent) -> String {
     let pod = event.destination_labels.get("pod").filter(|pod| !pod.is_empty());
     match (pod, event.destination.rsplit_once(':')) {
         (Some(pod), Some((_, port))) => printable(&format!("{pod}:{port}")),
@@ -201,7 +223,7 @@ fn more(event: &TapEvent) -> String {
 }
 
 /// What clients and servers choose may hold anything; a terminal must not obey it, and a line stays one line.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
@@ -336,8 +358,12 @@ mod tests {
     fn filters_become_parameters() {
         let client = Client::at(TokioNetwork::shared(), "127.0.0.1:1".to_owned());
         let args = parse("deploy web -n shop --to svc/db --method get --path /a --max-rps 5");
-        let parameters: Vec<_> =
-            args.parameters(&client).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let parameters: Vec<_> = args
+            .filter
+            .parameters(&client, &args.max_rps)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let expected = "type=deploy/web max_rps=5 namespace=shop to=svc/db method=get path=/a";
         assert_eq!(parameters.join(" "), expected);
     }

@@ -119,10 +119,15 @@ impl Tap {
         labels: &Labels,
         dispatched: &TlsStatus,
     ) -> Option<Tapped> {
+        let (direction, tls) = match session.direction() {
+            Direction::Inbound => (event::Direction::Inbound, source),
+            Direction::Outbound => (event::Direction::Outbound, dispatched),
+        };
         let facts = Facts {
             source: session.peer().0,
             destination,
             labels,
+            tls: tls.label(),
             scheme: asked.scheme(),
             method: asked.method.as_str(),
             authority: &asked.authority,
@@ -139,10 +144,6 @@ impl Tap {
         if taps.is_empty() {
             return None;
         }
-        let (direction, tls) = match session.direction() {
-            Direction::Inbound => (event::Direction::Inbound, source),
-            Direction::Outbound => (event::Direction::Outbound, dispatched),
-        };
         let event = Event {
             source: facts.source.to_string(),
             destination: destination.to_string(),

@@ -34,7 +34,7 @@ pub struct TapEvent {
 }
 
 /// Which way a request crosses a pod's border.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// To the pod's application.

@@ -20,7 +20,7 @@ const MAX_ADDRESSES: usize = 100;
 const MAX_VALUE: usize = 4096;
 
 /// The parameters there are, in alphabetical order.
-pub(crate) const PARAMETERS: [&str; 11] = [
+pub(crate) const PARAMETERS: [&str; 12] = [
     "all_namespaces",
     "authority",
     "max_rps",
@@ -29,6 +29,7 @@ pub(crate) const PARAMETERS: [&str; 11] = [
     "namespace",
     "path",
     "scheme",
+    "tls",
     "to",
     "to_namespace",
     "type",
@@ -43,8 +44,20 @@ pub(crate) struct TapQuery {
     pub(crate) to: Option<Selection>,
     /// Only requests that are such.
     pub(crate) http: Vec<Http>,
+    /// Only requests that crossed between pods so.
+    pub(crate) tls: Option<Tls>,
     /// Requests a second over all proxies.
     pub(crate) max_rps: f64,
+}
+
+/// How a request crosses between pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Encrypted,
+    /// In the clear, or not at all.
+    Clear,
+    /// As this `tls` label says.
+    Because(String),
 }
 
 /// A condition on a request.
@@ -101,6 +114,7 @@ impl TapQuery {
             target,
             to,
             http: http.into_iter().flatten().collect(),
+            tls: get("tls").map(tls).transpose()?,
             max_rps: get("max_rps").map_or(Ok(DEFAULT_MAX_RPS), max_rps)?,
         })
     }
@@ -115,6 +129,7 @@ impl TapQuery {
     pub(crate) fn condition(&self, inventory: &Inventory) -> Match {
         let mut all: Vec<Match> = self.http.iter().map(http).collect();
         all.extend(self.to.as_ref().map(|to| destination(to, inventory)));
+        all.extend(self.tls.as_ref().map(crossing));
         matching(kinds::Match::All(kinds::Seq { matches: all }))
     }
 
@@ -143,6 +158,26 @@ fn resource(
     Ok(Selection { kind, namespace, name })
 }
 
+fn tls(value: &str) -> Result<Tls, Invalid> {
+    match value {
+        "true" => Ok(Tls::Encrypted),
+        "false" => Ok(Tls::Clear),
+        reason if reason.bytes().all(|octet| octet.is_ascii_lowercase() || octet == b'_') => {
+            Ok(Tls::Because(reason.to_owned()))
+        }
+        other => Err(Invalid::new("tls", other, "write true, false, or a reason as `stat -o wide` shows it")),
+    }
+}
+
+fn crossing(tls: &Tls) -> Match {
+    let encrypted = label("tls", "true");
+    match tls {
+        Tls::Encrypted => encrypted,
+        Tls::Clear => matching(kinds::Match::Not(Box::new(encrypted))),
+        Tls::Because(reason) => label("tls", reason),
+    }
+}
+
 fn max_rps(value: &str) -> Result<f64, Invalid> {
     let wrong = || Invalid::new("max_rps", value, &format!("write a number above 0, at most {MAX_RPS}"));
     let number: f64 = value.parse().map_err(|_| wrong())?;
@@ -169,9 +204,6 @@ fn destination(to: &Selection, inventory: &Inventory) -> Match {
     if let (Kind::Authority, Some(name)) = (to.kind, &to.name) {
         return http(&Http::Authority(name.clone()));
     }
-    let label = |key: &str, value: &String| {
-        matching(kinds::Match::DestinationLabel(kinds::Label { key: key.to_owned(), value: value.clone() }))
-    };
     let own = to.name.iter().map(|name| label(to.kind.metric_label(), name));
     let namespace = to.namespace.iter().map(|namespace| label("namespace", namespace));
     let labelled: Vec<Match> = own.chain(namespace).collect();
@@ -184,6 +216,10 @@ fn destination(to: &Selection, inventory: &Inventory) -> Match {
     let labelled =
         (!labelled.is_empty()).then(|| matching(kinds::Match::All(kinds::Seq { matches: labelled })));
     matching(kinds::Match::Any(kinds::Seq { matches: labelled.into_iter().chain(addressed).collect() }))
+}
+
+fn label(key: &str, value: &str) -> Match {
+    matching(kinds::Match::DestinationLabel(kinds::Label { key: key.to_owned(), value: value.to_owned() }))
 }
 
 fn matching(condition: kinds::Match) -> Match {
@@ -208,12 +244,13 @@ mod tests {
         let target =
             Selection { kind: Kind::Deployment, namespace: Some("shop".into()), name: Some("web".into()) };
         let http = vec![Http::Method("GET".into()), Http::Path("/a".into())];
-        assert_eq!(query, TapQuery { target, to: None, http, max_rps: 1.0 });
+        assert_eq!(query, TapQuery { target, to: None, http, tls: None, max_rps: 1.0 });
     }
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        let cases: [(&str, &[(&str, &str)]); 7] = [
+        let cases: [(&str, &[(&str, &str)]); 8] = [
+            ("tls", &[("type", "po"), ("tls", "TLS 1.3")]),
             ("type", &[]),
             ("type", &[("type", "all")]),
             ("type", &[("type", "au/web.shop:80")]),
@@ -231,6 +268,19 @@ mod tests {
     fn without_filters_every_request_is_wanted() {
         let condition = read(&[("type", "po")]).unwrap().condition(&Inventory::default());
         assert_eq!(condition, matching(kinds::Match::All(kinds::Seq { matches: Vec::new() })));
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_how_they_cross() {
+        let condition = |tls| {
+            let condition = read(&[("type", "po"), ("tls", tls)]).unwrap().condition(&Inventory::default());
+            let Some(kinds::Match::All(all)) = condition.r#match else { panic!("not all") };
+            all.matches[0].clone()
+        };
+        let encrypted = label("tls", "true");
+        assert_eq!(condition("true"), encrypted);
+        assert_eq!(condition("false"), matching(kinds::Match::Not(Box::new(encrypted))));
+        assert_eq!(condition("no_identity"), label("tls", "no_identity"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     pub(crate) labels: &'a Labels,
+    /// The `tls` label of the connection that carries it between pods.
+    pub(crate) tls: &'a str,
     pub(crate) scheme: &'a str,
     pub(crate) method: &'a str,
     pub(crate) authority: &'a str,
@@ -112,6 +114,8 @@ impl Condition {
             Self::Not(condition) => !condition.holds(facts),
             Self::Source(tcp) => tcp.holds(facts.source),
             Self::Destination(tcp) => tcp.holds(facts.destination),
+            // No label of a destination: what became of this request.
+            Self::Label { key, value } if key == "tls" => facts.tls == value,
             Self::Label { key, value } => facts.labels.get(key) == Some(value),
             // Methods are case sensitive (RFC 9110 section 9.1), schemes and hosts are not (section 4.2.3); callers
             // have long written both in capitals.

@@ -35,6 +35,7 @@ fn facts(labels: &Labels) -> Facts<'_> {
         source: "10.1.2.3:5000".parse().unwrap(),
         destination: "[::ffff:10.9.8.7]:80".parse().unwrap(),
         labels,
+        tls: "no_identity",
         scheme: "http",
         method: "GET",
         authority: "Web.emojivoto:80",
@@ -51,6 +52,8 @@ fn holds(kind: kinds::Match) -> bool {
 fn conditions_hold_for_what_they_name() {
     use kinds::{http::Match as H, string_match::Match as S};
     let table = [
+        (label("tls", "no_identity"), true),
+        (label("tls", "true"), false),
         (kinds::Match::Source(network("10.1.0.0/16")), true),
         (kinds::Match::Source(network("10.1.2.3/32")), true),
         (kinds::Match::Source(network("10.2.0.0/16")), false),

@@ -13,17 +13,17 @@ const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 
 /// The second screen, until it is dropped.
-pub(super) struct Screen(());
+pub(crate) struct Screen(());
 
 impl Screen {
     /// Enters it.
-    pub(super) fn open() -> anyhow::Result<Self> {
+    pub(crate) fn open() -> anyhow::Result<Self> {
         output::stdout(ENTER)?;
         Ok(Self(()))
     }
 
     /// Shows `text` instead of what is there. Lines are overwritten where they stand, so that nothing flickers.
-    pub(super) fn show(&mut self, text: &str) -> anyhow::Result<()> {
+    pub(crate) fn show(&mut self, text: &str) -> anyhow::Result<()> {
         Ok(output::stdout(&frame(text))?)
     }
 }
