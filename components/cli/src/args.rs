@@ -4,7 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{completion, dashboard, demo, edges, get, inject, install, stat, tap, top, uninject, version};
+use crate::{
+    completion, dashboard, demo, edges, get, inject, install, stat, tap, top, uninject, uninstall, version,
+};
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
 #[derive(Debug, Parser)]
@@ -52,6 +54,7 @@ pub struct Global {
 pub enum Command {
     Demo(demo::Args),
     Install(install::Args),
+    Uninstall(uninstall::Args),
     Inject(inject::Args),
     Uninject(uninject::Args),
     Stat(stat::Args),
@@ -73,6 +76,7 @@ impl Command {
         match self {
             Self::Demo(args) => demo::run(args, global).await,
             Self::Install(args) => install::run(args, global).await,
+            Self::Uninstall(args) => uninstall::run(args, global).await,
             Self::Inject(args) => inject::run(args, global).await,
             Self::Uninject(args) => uninject::run(args, global).await,
             Self::Stat(args) => stat::run(args, global).await,

@@ -1,5 +1,5 @@
-//! The pod of a cluster that answers commands, and what to say when there is none: one line that names the thing, the
-//! value and the remedy.
+//! The cluster that is meant, its pod that answers commands, and what to say when there is none: one line that names the
+//! thing, the value and the remedy.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use conduit_k8s::{
 };
 use conduit_net::Net;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use kube::{Api, api::ListParams, client::AuthError};
+use kube::{Api, Client, api::ListParams, client::AuthError};
 use tokio::time::timeout;
 
 use crate::args::Global;
 
-/// How long the list of pods may take.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// How long a list may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// What else a command could ask.
 const OTHERWISE: &str = "name another cluster by --kubeconfig or --context, or start `conduit demo`";
@@ -32,22 +32,34 @@ pub(crate) struct Found {
     pub(crate) namespace: String,
 }
 
+/// A client of the cluster that `global` means, and where that is said.
+///
+/// # Errors
+/// There is no such cluster, or its configuration is not usable.
+pub(crate) async fn connect(net: &Net, global: &Global) -> anyhow::Result<(Client, kubeconfig::Found)> {
+    let choice = Choice { path: global.kubeconfig.clone(), context: global.context.clone() };
+    let cluster = kubeconfig::find(&choice).await.map_err(|problem| anyhow!(nowhere(&problem)))?;
+    let connected = conduit_k8s::client::connect(net.clone(), cluster.config.clone());
+    let client = connected.map_err(|error| anyhow!(unusable(&error, &cluster)))?;
+    Ok((client, cluster))
+}
+
 /// Finds a ready pod of the observe component in the cluster that `global` means.
 ///
 /// # Errors
 /// There is no such cluster, it cannot be asked, or nothing of Conduit answers there.
 pub(crate) async fn observe_pod(net: &Net, global: &Global) -> anyhow::Result<Found> {
-    let choice = Choice { path: global.kubeconfig.clone(), context: global.context.clone() };
-    let cluster = kubeconfig::find(&choice).await.map_err(|problem| anyhow!(nowhere(&problem)))?;
+    let (client, cluster) = connect(net, global).await?;
     let namespace = cluster.config.default_namespace.clone();
-    let connected = conduit_k8s::client::connect(net.clone(), cluster.config.clone());
-    let client = connected.map_err(|error| anyhow!(unusable(&error, &cluster)))?;
     let pods: Api<Pod> = Api::namespaced(client, &global.conduit_namespace);
     let list = ListParams::default().labels(&format!("{LABEL_COMPONENT}={COMPONENT_OBSERVE}"));
     let found = match timeout(DEADLINE, pods.list(&list)).await {
         Ok(Ok(found)) => found.items,
-        Ok(Err(error)) => bail!(declined(&error, &cluster, &global.conduit_namespace)),
-        Err(_) => bail!(silent(&cluster, &format!("no answer within {DEADLINE:?}"))),
+        Ok(Err(error)) => {
+            let what = format!("the pods of the namespace {:?}", global.conduit_namespace);
+            bail!(declined(&error, &cluster, &what, ", and for create on pods/portforward"))
+        }
+        Err(_) => bail!(late(&cluster)),
     };
     match ready_pod(&found) {
         Some(name) => Ok(Found { pods, name, namespace }),
@@ -80,7 +92,8 @@ fn unusable(error: &ConnectError, cluster: &kubeconfig::Found) -> String {
     }
 }
 
-fn declined(error: &kube::Error, cluster: &kubeconfig::Found, namespace: &str) -> String {
+/// Why `what` cannot be listed; `more` is what else the user needs the right to, if anything.
+pub(crate) fn declined(error: &kube::Error, cluster: &kubeconfig::Found, what: &str, more: &str) -> String {
     let kube::Error::Api(status) = error else {
         return silent(cluster, &cause::root(error).to_string());
     };
@@ -91,12 +104,14 @@ fn declined(error: &kube::Error, cluster: &kubeconfig::Found, namespace: &str) -
             Some(expired) => format!("{origin} cannot be used: {expired}"),
             None => format!("the API server {url} does not know the user of {origin}; renew its credentials"),
         },
-        403 => format!(
-            "the user of {origin} may not list the pods of the namespace {namespace:?}; ask for that right, and for \
-             create on pods/portforward"
-        ),
-        _ => format!("cannot list the pods of the namespace {namespace:?} at {url}: {message}"),
+        403 => format!("the user of {origin} may not list {what}; ask for that right{more}"),
+        _ => format!("cannot list {what} at {url}: {message}"),
     }
+}
+
+/// That an answer took too long.
+pub(crate) fn late(cluster: &kubeconfig::Found) -> String {
+    silent(cluster, &format!("no answer within {DEADLINE:?}"))
 }
 
 fn silent(cluster: &kubeconfig::Found, why: &str) -> String {

@@ -24,7 +24,7 @@ mod prometheus;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   conduit install --tls=optional | kubectl apply -f -
-  conduit install --tls=optional | kubectl delete -f -")]
+  conduit uninstall | kubectl delete -f -")]
 pub struct Args {
     #[command(flatten)]
     flags: Flags,

@@ -45,8 +45,14 @@ impl Home {
     /// The error of `conduit stat deploy` with these arguments, paths without this directory.
     #[track_caller]
     fn error(&self, args: &[&str]) -> String {
+        self.error_of(&["stat", "deploy"], args)
+    }
+
+    /// The same of another command.
+    #[track_caller]
+    fn error_of(&self, command: &[&str], args: &[&str]) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_conduit"))
-            .args(["stat", "deploy"])
+            .args(command)
             .args(args)
             .env_clear()
             .env("HOME", self.0.path())
@@ -78,6 +84,9 @@ fn api_server(status: &'static str, body: &'static str) -> String {
     });
     url
 }
+
+const FORBIDDEN: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",
+    "message":"no","reason":"Forbidden","code":403}"#;
 
 const UNAUTHORIZED: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",
     "message":"Unauthorized","reason":"Unauthorized","code":401}"#;
@@ -129,6 +138,15 @@ fn a_credentials_plugin_that_is_missing_is_named() {
     let expected = "error: the context \"here\" of the kubeconfig config gets its credentials from \"no-such-plugin\", \
                     which cannot be started: No such file or directory (os error 2); install it\n";
     assert_eq!(home.error(&["--kubeconfig", &config]), expected);
+}
+
+#[test]
+fn who_may_not_look_for_what_to_uninstall_is_told_what_is_missing() {
+    let home = Home::new();
+    let config = home.kubeconfig(&api_server("403 Forbidden", FORBIDDEN), "");
+    let expected = "error: the user of the context \"here\" of the kubeconfig config may not list the cluster role \
+                    bindings; ask for that right\n";
+    assert_eq!(home.error_of(&["uninstall"], &["--kubeconfig", &config]), expected);
 }
 
 #[test]

@@ -201,7 +201,8 @@ impl Component {
             "env": self.environment(),
             "ports": ports,
             "livenessProbe": probe("/live"),
-            "readinessProbe": probe("/ready"),
+            // Kubernetes would look every ten seconds, and the mesh would wait that long for a component that has started.
+            "readinessProbe": {"httpGet": probe("/ready")["httpGet"], "periodSeconds": 1},
             "resources": {"requests": {"cpu": self.requests.0, "memory": self.requests.1}},
             "securityContext": container_security(),
         });
