@@ -6,7 +6,7 @@
 //!
 //! Nothing here talks to a cluster, and nothing is random: the same flags print the same bytes.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use conduit_identity::ControlPlane;
 
@@ -24,6 +24,7 @@ mod prometheus;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   conduit install --tls=optional | kubectl apply -f -
+  conduit install --tls=optional --ha | kubectl apply -f -
   conduit uninstall | kubectl delete -f -")]
 pub struct Args {
     #[command(flatten)]
@@ -38,12 +39,19 @@ pub struct Flags {
     /// What is shared with inject.
     #[command(flatten)]
     pub mesh: MeshOptions,
+    /// Survive the loss of a node: three replicas of the certificate authority and of the destination service, two of the API,
+    /// spread over nodes
+    #[arg(long)]
+    pub ha: bool,
+    /// The oldest Kubernetes that the manifests are for, from 1.20 on
+    #[arg(long, value_name = "VERSION", default_value = "1.21", value_parser = KubeVersion::parse)]
+    pub kube_version: KubeVersion,
     /// Replicas of the certificate authority and of the destination service; more than one of anything has a disruption
-    /// budget (Kubernetes 1.21 or later)
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = replicas)]
+    /// budget [default with --ha: 3]
+    #[arg(long, value_name = "NUMBER", default_value = "1", default_value_if("ha", "true", "3"), value_parser = replicas)]
     pub controller_replicas: u16,
-    /// Replicas of the API that the other commands ask
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = replicas)]
+    /// Replicas of the API that the other commands ask [default with --ha: 2]
+    #[arg(long, value_name = "NUMBER", default_value = "1", default_value_if("ha", "true", "2"), value_parser = replicas)]
     pub web_replicas: u16,
     /// Replicas of a Prometheus of its own; without one, Conduit keeps the last minutes itself
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = replicas_or_none)]
@@ -54,6 +62,43 @@ pub struct Flags {
     /// What the control plane logs
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = controller_log_level)]
     pub controller_log_level: String,
+}
+
+/// A version of Kubernetes, as far as manifests depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KubeVersion {
+    /// The second number; the first is 1.
+    minor: u16,
+}
+
+impl KubeVersion {
+    /// The oldest that Conduit runs on: it has EndpointSlices and seccomp profiles in pods.
+    const OLDEST: Self = Self { minor: 20 };
+    /// From here on `policy/v1` is there.
+    pub(crate) const WITH_POLICY_V1: Self = Self { minor: 21 };
+
+    /// Parses `1.30`, also as API servers tell it: `v1.30.4`, `v1.30.4-gke.100`.
+    fn parse(value: &str) -> Result<Self, String> {
+        let expected = || "not a version of Kubernetes: use one such as 1.30".to_owned();
+        let mut parts = value.strip_prefix('v').unwrap_or(value).split(['.', '-', '+']);
+        let (major, minor) = (parts.next(), parts.next().and_then(|minor| minor.parse().ok()));
+        let version = match (major, minor) {
+            (Some("1"), Some(minor)) => Self { minor },
+            _ => return Err(expected()),
+        };
+        let is_old = version < Self::OLDEST;
+        if is_old {
+            Err(format!("Conduit needs Kubernetes 1.{} or later", Self::OLDEST.minor))
+        } else {
+            Ok(version)
+        }
+    }
+}
+
+impl fmt::Display for KubeVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1.{}", self.minor)
+    }
 }
 
 /// Flags that v0.5.0 had here, for the proxies of its control plane, which has none now.

@@ -259,6 +259,35 @@ fn nobody_may_more_than_is_written_here() {
 }
 
 #[test]
+fn high_availability_is_several_of_everything_unless_said_otherwise() {
+    let replicas = |flags: &[&str]| {
+        let objects = objects(flags);
+        ["ca", "destination", "observe"]
+            .map(|name| deployment(&objects, name).pointer("/spec/replicas").and_then(Value::as_u64))
+    };
+    assert_eq!(replicas(&["--tls=optional"]), [Some(1), Some(1), Some(1)]);
+    assert_eq!(replicas(&["--tls=optional", "--ha"]), [Some(3), Some(3), Some(2)]);
+    assert_eq!(replicas(&["--tls=optional", "--ha", "--web-replicas=4"]), [Some(3), Some(3), Some(4)]);
+}
+
+#[test]
+fn disruption_budgets_are_of_the_version_that_the_cluster_has() {
+    for (flags, expected) in [
+        (&["--ha"][..], "policy/v1"),
+        (&["--ha", "--kube-version=v1.30.4-gke.100"], "policy/v1"),
+        (&["--ha", "--kube-version=1.20"], "policy/v1beta1"),
+    ] {
+        let objects = objects(flags);
+        let budgets: BTreeSet<_> = objects
+            .iter()
+            .filter(|object| text(object, "/kind") == "PodDisruptionBudget")
+            .map(|object| text(object, "/apiVersion"))
+            .collect();
+        assert_eq!(budgets, [expected].into(), "{flags:?}");
+    }
+}
+
+#[test]
 fn several_of_anything_have_a_disruption_budget() {
     let budgets = |flags: &[&str]| {
         let objects = objects(flags);
