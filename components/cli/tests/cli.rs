@@ -63,7 +63,7 @@ fn usage_errors_end_with_code_1_and_name_flag_and_value() {
         (&["inject"], "<FILE>"),
         (&["install", "app.yml"], "'app.yml'"),
         (&["version", "x"], "'x'"),
-        (&["uninstall"], "'uninstall'"),
+        (&["reinstall"], "'reinstall'"),
         (&["install", "--tls=on"], "'on' for '--tls"),
         (&["install", "-c", "A"], "'A' for '--conduit-namespace"),
         (&["inject", "-", "--metrics-port", "4190"], "--control-port and --metrics-port are both 4190"),
