@@ -163,6 +163,8 @@ impl Mesh {
                 interval: SCRAPE_INTERVAL,
                 ..conduit_observe::sources::scrape::Limits::default()
             },
+            // Its hosts are no pods: there is no loopback of its own, and nobody to issue tokens to who taps.
+            authorize_tap: false,
             ..conduit_observe::Config::default()
         };
         let (started, listening) = oneshot::channel();

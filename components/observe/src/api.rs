@@ -2,7 +2,7 @@
 //!
 //! It is plain HTTP inside the cluster. Whoever is outside reaches it through the API server's port-forward or service
 //! proxy, which authenticate and encrypt; what it tells is what the proxies' metrics tell on every pod's port 4191. Tap
-//! is the exception: see `tap.rs`.
+//! tells more, and asks who is there: see `authorize.rs`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
+    authorize::Authorizer,
     dashboard,
     inventory::{Inventory, Object},
     kind::Kind,
@@ -44,6 +45,8 @@ pub struct Api {
     pub control_plane: ControlPlane,
     /// Live requests.
     pub(crate) taps: Taps,
+    /// Who may have those; everybody without.
+    pub(crate) authorizer: Option<Authorizer>,
     /// Ends streams.
     pub(crate) drain: drain::Watch,
 }

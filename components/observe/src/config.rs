@@ -33,6 +33,9 @@ pub struct Config {
     /// `CONDUIT_OBSERVE_SCRAPE_INTERVAL` (2s), `_SCRAPE_DEADLINE` (1500ms), `_SCRAPE_CONCURRENCY` (32), `_MAX_PODS`
     /// (1000) and `_MAX_SERIES` (100000).
     pub limits: Limits,
+    /// `CONDUIT_OBSERVE_AUTHORIZE_TAP` (true): whether who taps from elsewhere than this pod's loopback, where port-forwards
+    /// end, has to show a token with the right to forward ports to this namespace's pods.
+    pub authorize_tap: bool,
     /// How the cluster is followed; not from the environment.
     pub timing: Timing,
     /// `CONDUIT_OBSERVE_LOG` (info): a filter as `tracing` reads it.
@@ -49,6 +52,7 @@ impl Default for Config {
             files: None,
             reload: Duration::from_secs(5),
             limits: Limits::default(),
+            authorize_tap: true,
             timing: Timing::default(),
             log: None,
         }
@@ -59,7 +63,8 @@ impl Config {
     /// Reads the environment; what cannot be used is reported by [`Env::finish`], and the default taken meanwhile.
     pub fn from_env(env: &mut Env) -> Self {
         let mut config = Self::default();
-        let Self { listener, admin, control_plane, files, reload, limits, log, .. } = &mut config;
+        let Self { listener, admin, control_plane, files, reload, limits, authorize_tap, log, .. } =
+            &mut config;
         set(listener, env.parse("CONDUIT_OBSERVE_LISTENER", env::listen));
         set(admin, env.parse("CONDUIT_OBSERVE_ADMIN_LISTENER", env::listen));
         set(&mut control_plane.namespace, env.parse("CONDUIT_OBSERVE_CONTROL_NAMESPACE", env::text));
@@ -70,6 +75,7 @@ impl Config {
         set(&mut limits.concurrency, env.parse("CONDUIT_OBSERVE_SCRAPE_CONCURRENCY", at_least_one));
         set(&mut limits.max_pods, env.parse("CONDUIT_OBSERVE_MAX_PODS", at_least_one));
         set(&mut limits.max_series, env.parse("CONDUIT_OBSERVE_MAX_SERIES", at_least_one));
+        set(authorize_tap, env.parse("CONDUIT_OBSERVE_AUTHORIZE_TAP", truth));
         let directory = env.parse("CONDUIT_OBSERVE_TLS_DIRECTORY", env::text);
         *files = directory.map(|directory| Files::in_directory(&PathBuf::from(directory)));
         *log = env.parse("CONDUIT_OBSERVE_LOG", env::text);
@@ -81,6 +87,10 @@ fn set<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *field = value;
     }
+}
+
+fn truth(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| "expected true or false".to_owned())
 }
 
 fn positive(value: &str) -> Result<Duration, String> {

@@ -13,7 +13,8 @@
 //! - `resources.rs`: the cluster, by watches, as [`inventory::Inventory`]
 //!
 //! Who is told:
-//! - `api.rs`, `problem.rs`, `server.rs`: the HTTP API; `dashboard.rs`: the same for people with a browser
+//! - `api.rs`, `problem.rs`, `server.rs`: the HTTP API; `authorize.rs`: who may tap; `dashboard.rs`: the same for
+//!   people with a browser
 //! - `demo_file.rs`: how the CLI finds the one of a running `conduit demo`
 //! - `config.rs`, `metrics.rs`, `main.rs`: the process
 //!
@@ -33,6 +34,7 @@ use tokio::sync::{oneshot, watch};
 
 pub mod api;
 pub mod authority;
+mod authorize;
 mod config;
 mod dashboard;
 pub mod demo_file;
@@ -58,7 +60,7 @@ mod testing;
 pub use config::Config;
 pub use metrics::Metrics;
 
-use crate::{api::Api, inventory::Inventory, sources::scrape, tap::Taps};
+use crate::{api::Api, authorize::Authorizer, inventory::Inventory, sources::scrape, tap::Taps};
 
 /// What observe works with.
 pub struct Deps {
@@ -118,6 +120,9 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         let (published, inventory) = watch::channel(Arc::new(Inventory::default()));
         let control_plane = config.control_plane.clone();
         let known = || cluster_known.ready();
+        let authorizer = config
+            .authorize_tap
+            .then(|| Authorizer::new(deps.client.clone(), control_plane.namespace.clone()));
         let resources = resources::follow(
             deps.client,
             config.timing,
@@ -144,7 +149,7 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         };
         let taps = Taps::new(deps.net, store, deps.seed.fork("tap"), inventory.clone(), metrics);
         let source = sources::Source::Window(shared);
-        let api = Api { source, inventory, control_plane, taps, drain: drain.clone() };
+        let api = Api { source, inventory, control_plane, taps, authorizer, drain: drain.clone() };
         let serving = server::serve(listener, api.router(), drain.clone());
 
         // What never ends by itself ends when the last answer has been given.

@@ -1,8 +1,8 @@
 //! Serves a router over any network, with bounds on connections, heads and time.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use conduit_net::{Accepted, Listener};
 use conduit_runtime::{drain, serve};
 use hyper::server::conn::http1;
@@ -17,6 +17,10 @@ const MAX_CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Octets of a request's head. The longest query there is has nine parameters of 512.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// Serves until the drain begins, and what is under way to its end.
 pub(crate) async fn serve(listener: Box<dyn Listener>, router: Router, drain: drain::Watch) {
@@ -34,7 +38,7 @@ async fn connection(accepted: Accepted, router: Router, drain: drain::Watch) {
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .auto_date_header(false);
-    let service = TowerToHyperService::new(router);
+    let service = TowerToHyperService::new(router.layer(Extension(Peer(accepted.peer.ip()))));
     let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(accepted.io), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

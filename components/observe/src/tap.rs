@@ -6,8 +6,8 @@
 //! - `tap/event.rs`: what is told, as JSON
 //!
 //! Paths and authorities of encrypted requests are worth protecting: a proxy tells them to observe only, over mutual TLS
-//! in which both prove who they are, and observe tells whoever can reach its API. That API is not exposed outside of the
-//! cluster: the way in is the API server, which knows its users. A pod that cannot be tapped is told of, not skipped.
+//! in which both prove who they are, and observe tells those whom the API server lets in: see `authorize.rs`. A pod that
+//! cannot be tapped is told of, not skipped.
 
 use std::{collections::BTreeMap, sync::Arc};
 

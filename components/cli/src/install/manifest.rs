@@ -145,6 +145,19 @@ fn observe(options: &Options) -> Component {
             follow("", &["namespaces", "pods", "replicationcontrollers", "services"]),
             follow("apps", &["daemonsets", "deployments", "replicasets", "statefulsets"]),
             follow("batch", &["cronjobs", "jobs"]),
+            // Who taps, and whether they may.
+            Right {
+                group: "authentication.k8s.io",
+                resources: &["tokenreviews"],
+                names: None,
+                verbs: &["create"],
+            },
+            Right {
+                group: "authorization.k8s.io",
+                resources: &["subjectaccessreviews"],
+                names: None,
+                verbs: &["create"],
+            },
         ],
         own_rights: vec![],
     }

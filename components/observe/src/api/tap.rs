@@ -5,7 +5,9 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
+    http::{HeaderMap, header},
     response::sse::{Event, KeepAlive, Sse},
 };
 use futures::{Stream, stream};
@@ -14,6 +16,7 @@ use serde::Serialize;
 use super::{Api, Pairs, pairs};
 use crate::{
     problem::Problem,
+    server::Peer,
     tap::{Item, TapQuery},
 };
 
@@ -28,8 +31,13 @@ struct End {
 
 pub(super) async fn tap(
     State(api): State<Api>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
     parameters: Pairs,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    if let Some(authorizer) = &api.authorizer {
+        authorizer.check(peer, headers.get(header::AUTHORIZATION)).await?;
+    }
     let query = TapQuery::read(&pairs(parameters)?)?;
     api.inventory()?;
     let open = api.taps.open(query)?;
