@@ -74,8 +74,8 @@ pub struct KubeVersion {
 impl KubeVersion {
     /// The oldest that Conduit runs on: it has EndpointSlices and seccomp profiles in pods.
     const OLDEST: Self = Self { minor: 20 };
-    /// From here on `policy/v1` is there.
-    pub(crate) const WITH_POLICY_V1: Self = Self { minor: 21 };
+    /// From here on disruption budgets are stable.
+    const WITH_POLICY_V1: Self = Self { minor: 21 };
 
     /// Parses `1.30`, also as API servers tell it: `v1.30.4`, `v1.30.4-gke.100`.
     fn parse(value: &str) -> Result<Self, String> {
@@ -92,6 +92,13 @@ impl KubeVersion {
         } else {
             Ok(version)
         }
+    }
+}
+
+impl KubeVersion {
+    /// The API version of disruption budgets.
+    fn policy(self) -> &'static str {
+        if self >= Self::WITH_POLICY_V1 { "policy/v1" } else { "policy/v1beta1" }
     }
 }
 

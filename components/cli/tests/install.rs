@@ -275,7 +275,7 @@ fn disruption_budgets_are_of_the_version_that_the_cluster_has() {
     for (flags, expected) in [
         (&["--ha"][..], "policy/v1"),
         (&["--ha", "--kube-version=v1.30.4-gke.100"], "policy/v1"),
-        (&["--ha", "--kube-version=1.20"], "policy/v1beta1"),
+        (&["--ha", "--kube-version=1.20", "--prometheus-replicas=2"], "policy/v1beta1"),
     ] {
         let objects = objects(flags);
         let budgets: BTreeSet<_> = objects

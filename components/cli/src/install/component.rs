@@ -3,7 +3,7 @@
 use conduit_k8s::owned;
 use serde_json::{Map, Value, json};
 
-use super::{KubeVersion, Options};
+use super::Options;
 use crate::{inject::container, mesh_options::Tls, version::VERSION};
 
 /// The user that components run as: not root, and not the proxy's, whose traffic is told apart by it.
@@ -130,9 +130,12 @@ impl Component {
 
     fn disruption_budget(&self, options: &Options) -> Value {
         let spec = json!({"maxUnavailable": 1, "selector": {"matchLabels": self.selector()}});
-        let is_stable = options.flags.kube_version >= KubeVersion::WITH_POLICY_V1;
-        let version = if is_stable { "policy/v1" } else { "policy/v1beta1" };
-        self.object(options, version, "PodDisruptionBudget", json!({"spec": spec}))
+        self.object(
+            options,
+            options.flags.kube_version.policy(),
+            "PodDisruptionBudget",
+            json!({"spec": spec}),
+        )
     }
 
     fn selector(&self) -> Value {

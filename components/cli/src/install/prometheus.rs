@@ -59,7 +59,7 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
     ];
     if options.flags.prometheus_replicas > 1 {
         let budget = ("spec", json!({"maxUnavailable": 1, "selector": {"matchLabels": selector}}));
-        objects.push(object("policy/v1", "PodDisruptionBudget", NAME, budget));
+        objects.push(object(options.flags.kube_version.policy(), "PodDisruptionBudget", NAME, budget));
     }
     objects
 }
