@@ -178,13 +178,22 @@ impl Cluster {
         self.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n"));
     }
 
-    /// Deletes the namespace and waits until nothing of it is left.
+    /// Deletes the namespace if there is one, and waits until nothing of it is left.
     ///
     /// # Panics
     /// Something is left.
     #[track_caller]
     pub fn remove_namespace(&self, name: &str) {
         self.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--timeout=280s"]);
+    }
+
+    /// Has the namespace deleted, some time.
+    ///
+    /// # Panics
+    /// The cluster refuses.
+    #[track_caller]
+    pub fn leave_namespace(&self, name: &str) {
+        self.kubectl(&["delete", "namespace", name, "--wait=false"]);
     }
 }
 

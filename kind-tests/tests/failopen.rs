@@ -4,17 +4,15 @@
 
 use kind_tests::{
     Cluster,
-    cluster::PATIENCE,
     load::{Counts, Load},
     mesh,
-    process::until,
 };
 
 const NAMESPACE: &str = "conduit-tests-failopen";
 const SERVER_SECRET: &str = "server-deployment-tls-conduit-io";
 const CALLER_SECRET: &str = "caller-deployment-tls-conduit-io";
 /// Requests that each fault meets: GET and POST, on kept and fresh connections, a quarter each.
-const REQUESTS: u64 = 2_000;
+const REQUESTS: u64 = 1_500;
 /// Requests after a repair.
 const REQUESTS_AFTER: u64 = 200;
 
@@ -49,28 +47,22 @@ impl World<'_> {
         assert_eq!(counts.failed, 0, "{name}: {counts:?}");
     }
 
-    fn scale(&self, component: &str, replicas: u16) {
-        let (name, replicas) = (format!("deployment/{component}"), format!("--replicas={replicas}"));
-        self.cluster.kubectl(&["scale", "-n", mesh::CONTROL_PLANE, &name, &replicas]);
-        self.cluster.rolled_out(mesh::CONTROL_PLANE, &[component]);
+    /// Kills a component, its pods without a word of warning.
+    fn kill(&self, component: &str) {
+        self.scale(component, "--replicas=0");
         let label = format!("conduit.io/control-plane-component={component}");
-        if replicas == "--replicas=0" {
-            until("its pods are gone", PATIENCE, || {
-                match self.cluster.kubectl(&[
-                    "get",
-                    "pods",
-                    "-n",
-                    mesh::CONTROL_PLANE,
-                    "-l",
-                    &label,
-                    "-o",
-                    "name",
-                ]) {
-                    left if left.is_empty() => Ok(()),
-                    left => Err(left),
-                }
-            });
-        }
+        let args = ["delete", "pods", "-n", mesh::CONTROL_PLANE, "-l", &label, "--force", "--grace-period=0"];
+        self.cluster.kubectl(&args);
+    }
+
+    fn revive(&self, component: &str) {
+        self.scale(component, "--replicas=1");
+        self.cluster.rolled_out(mesh::CONTROL_PLANE, &[component]);
+    }
+
+    fn scale(&self, component: &str, replicas: &str) {
+        let name = format!("deployment/{component}");
+        self.cluster.kubectl(&["scale", "-n", mesh::CONTROL_PLANE, &name, replicas]);
     }
 
     fn secret(&self, name: &str, key: &str) -> String {
@@ -109,7 +101,7 @@ fn no_fault_of_the_mesh_harms_a_request() {
     let nothing = |_: &World<'_>| ();
 
     world.fault("nothing", nothing, nothing);
-    world.fault("the CA is killed", |world| world.scale("ca", 0), |world| world.scale("ca", 1));
+    world.fault("the CA is killed", |world| world.kill("ca"), |world| world.revive("ca"));
     world.fault(
         "the server's Secret is deleted",
         |world| drop(world.cluster.kubectl(&["delete", "secret", SERVER_SECRET, "-n", NAMESPACE])),
@@ -118,41 +110,41 @@ fn no_fault_of_the_mesh_harms_a_request() {
     world.fault(
         "no CA, and the server's Secret is garbage",
         |world| {
-            world.scale("ca", 0);
+            world.kill("ca");
             world.patch_secret(&serde_json::json!({"tls.crt": "Z2FyYmFnZQ=="}));
         },
-        |world| world.scale("ca", 1),
+        |world| world.revive("ca"),
     );
     world.fault(
         "no CA, and the server has the caller's Secret",
         |world| {
-            world.scale("ca", 0);
+            world.kill("ca");
             let of = |key| world.secret(CALLER_SECRET, key);
             world.patch_secret(&serde_json::json!({"tls.crt": of("tls.crt"), "tls.key": of("tls.key")}));
         },
-        |world| world.scale("ca", 1),
+        |world| world.revive("ca"),
     );
     world.fault(
         "no CA, and a server that never had a Secret",
         |world| {
-            world.scale("ca", 0);
+            world.kill("ca");
             world.cluster.kubectl(&["delete", "secret", SERVER_SECRET, "-n", NAMESPACE]);
             world.restart("server");
         },
-        |world| world.scale("ca", 1),
+        |world| world.revive("ca"),
     );
     world.fault(
         "the destination service is killed",
-        |world| world.scale("destination", 0),
-        |world| world.scale("destination", 1),
+        |world| world.kill("destination"),
+        |world| world.revive("destination"),
     );
     world.fault(
         "no destination service, and a new server",
         |world| {
-            world.scale("destination", 0);
+            world.kill("destination");
             world.restart("server");
         },
-        |world| world.scale("destination", 1),
+        |world| world.revive("destination"),
     );
     world.fault(
         "the server leaves the mesh",
@@ -169,5 +161,5 @@ fn no_fault_of_the_mesh_harms_a_request() {
         "| fault | requests | failed | p99 | responses to the caller so far, by `tls` |\n|---|---|---|---|---|"
     );
     println!("{}", world.rows.join("\n"));
-    cluster.remove_namespace(NAMESPACE);
+    cluster.leave_namespace(NAMESPACE);
 }

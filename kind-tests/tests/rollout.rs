@@ -23,5 +23,5 @@ fn rolling_updates_under_load_lose_no_request() {
     println!("two rolling updates: {} requests, {} failed, p99 {:?}", all.sent(), all.failed, all.p99());
     assert_eq!(all.failed, 0, "{all:?}");
     load.until_encrypted();
-    cluster.remove_namespace(NAMESPACE);
+    cluster.leave_namespace(NAMESPACE);
 }

@@ -88,5 +88,5 @@ fn meshed_pods_speak_tls_and_unmeshed_ones_are_understood_in_both_directions() {
     load.until_only("no_identity");
     let unmeshed_server = load.after(&load.counts(), REQUESTS);
     assert_eq!(unmeshed_server.failed, 0, "{unmeshed_server:?}");
-    cluster.remove_namespace(NAMESPACE);
+    cluster.leave_namespace(NAMESPACE);
 }

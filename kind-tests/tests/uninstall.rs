@@ -24,5 +24,5 @@ fn nothing_labelled_is_left_and_running_applications_are_unharmed() {
     }
     let since = load.after(&before, 2000);
     assert_eq!(since.failed, 0, "{since:?}");
-    cluster.remove_namespace(NAMESPACE);
+    cluster.leave_namespace(NAMESPACE);
 }
