@@ -81,7 +81,8 @@ impl Route {
         }
         let mut others = endpoints.list.iter().map(|other| other.addr);
         let is_left = self.tried.len() + 1 < MAX_TRIES
-            && others.any(|other| other != endpoint.addr && !self.tried.contains(&other));
+            && (others.any(|other| other != endpoint.addr && !self.tried.contains(&other))
+                || self.has_elsewhere(endpoints));
         is_left.then_some(PATIENCE)
     }
 
@@ -96,7 +97,8 @@ impl Route {
             Resolution::Unknown => address(Why::NoIdentity, &Labels::default()),
             Resolution::Known(endpoints) => {
                 // Endpoints that the service does not stand by deserve one try, not three: the rest is Kubernetes' to know.
-                let enough = endpoints.doubted && !self.tried.is_empty();
+                let enough =
+                    endpoints.doubted && !self.tried.is_empty() || self.is_better_elsewhere(endpoints);
                 let doubted = || address(Why::NoDiscovery, &endpoints.labels).filter(|_| enough);
                 match doubted().or_else(|| self.choose_endpoint(endpoints, draw)) {
                     Some(remote) => Some(remote),
@@ -106,6 +108,21 @@ impl Route {
                 }
             }
         }
+    }
+
+    /// Whether Kubernetes may know better than these endpoints: the service does not stand by them, and the original destination
+    /// is none of them.
+    fn has_elsewhere(&self, endpoints: &Endpoints) -> bool {
+        let is_elsewhere = |original| endpoints.at(original).is_none() && !self.tried.contains(&original);
+        endpoints.doubted && self.fallback.is_some_and(is_elsewhere)
+    }
+
+    /// Whether Kubernetes is asked at once: lately nobody accepted at any of these endpoints, and not every request is to wait
+    /// for that again. One is let try as soon as an endpoint's time has come.
+    fn is_better_elsewhere(&self, endpoints: &Endpoints) -> bool {
+        let now = Instant::now();
+        let is_failing = |endpoint: &Arc<Endpoint>| !endpoint.load.is_available(now);
+        self.has_elsewhere(endpoints) && !endpoints.list.is_empty() && endpoints.list.iter().all(is_failing)
     }
 
     /// Whether `remote` had better be left for the original destination: the service does not stand by it, and it does not
@@ -258,6 +275,39 @@ mod tests {
         let route = Route { resolution, fallback: None, tried: Vec::new(), share };
         let draw = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (0..20_000).filter_map(|number| Some(route.choose(draw(number))?.addr())).collect()
+    }
+
+    const SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
+
+    fn to_service(list: Vec<Arc<Endpoint>>, doubted: bool) -> Route {
+        let resolution = Resolution::Known(Arc::new(Endpoints { list, doubted, ..Endpoints::default() }));
+        Route { resolution, fallback: Some(SERVICE.into()), tried: Vec::new(), share: 0 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_only_endpoint_is_not_waited_for_long_when_kubernetes_may_know_better() {
+        let route = to_service(vec![endpoint(1)], true);
+        let remote = route.choose(0).unwrap();
+        assert_eq!((remote.addr(), route.patience(&remote)), (endpoint(1).addr, Some(PATIENCE)));
+        let believed = to_service(vec![endpoint(1)], false);
+        assert_eq!(believed.patience(&remote), None);
+        let mut pod = to_service(vec![endpoint(1)], true);
+        pod.fallback = Some(endpoint(1).addr);
+        assert_eq!(pod.patience(&remote), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn doubted_endpoints_that_fail_are_passed_by_until_their_time_has_come() {
+        let gone = endpoint(1);
+        let mut first = to_service(vec![gone.clone()], true);
+        let remote = first.choose(0).unwrap();
+        assert!(first.failed(&remote, 0));
+        assert_eq!(first.choose(0).unwrap().addr(), SERVICE.into());
+        // The next request does not wait for it, unless the service stands by it.
+        let next = |doubted| to_service(vec![gone.clone()], doubted).choose(0).unwrap().addr();
+        assert_eq!((next(true), next(false)), (SERVICE.into(), gone.addr));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(next(true), gone.addr);
     }
 
     // Paused, so that all cost the same.
