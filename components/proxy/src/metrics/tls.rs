@@ -55,6 +55,8 @@ impl Tls {
             "Looks at the credentials' files that had news.",
             tls.reloads.clone(),
         );
+        let help = "1 while the credentials' files are not usable as they are; the labels say why, as those of reloads do.";
+        registry.register("tls_config_failing", help, Failing(tls.reloads.clone()));
         let help = "Streams still open when a certificate of their connection expired: they are not cut.";
         registry.register("tls_outlived_streams", help, tls.outlived.clone());
         tls
@@ -113,6 +115,8 @@ pub(super) fn register_credentials(registry: &Registry, store: &Store) {
     );
     let help = "1 when TLS can be done now; the label says why not otherwise.";
     registry.register("tls_usable", help, Usable(store.clone()));
+    let help = "1 for the certificate held: the SHA-256 of it, and whom it proves this proxy to be.";
+    registry.register("tls_certificate_info", help, CertificateInfo(store.clone()));
 }
 
 /// Durations by result; the first is for success.
@@ -180,7 +184,14 @@ impl EncodeMetric for HandshakeDurations {
 
 /// Reloads by class; there are three files and a dozen classes, and they change every few hours.
 #[derive(Debug, Clone, Default)]
-struct Reloads(Arc<Mutex<BTreeMap<ReloadLabels, u64>>>);
+struct Reloads(Arc<Mutex<Counted>>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    counts: BTreeMap<ReloadLabels, u64>,
+    /// The last one, unless it succeeded.
+    failing: Option<ReloadLabels>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct ReloadLabels {
@@ -197,7 +208,11 @@ impl Reloads {
             }
             ReloadResult::Reloaded | ReloadResult::Rejected(_) => (None, None),
         };
-        *self.0.lock().entry(ReloadLabels { status: result.status(), path, errno }).or_default() += 1;
+        let labels = ReloadLabels { status: result.status(), path, errno };
+        let mut counted = self.0.lock();
+        let is_failure = !matches!(result, ReloadResult::Reloaded);
+        counted.failing = is_failure.then(|| labels.clone());
+        *counted.counts.entry(labels).or_default() += 1;
     }
 }
 
@@ -217,7 +232,7 @@ fn errno(error: &io::Error) -> String {
 
 impl EncodeMetric for Reloads {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        self.0.lock().iter().try_for_each(|(labels, count)| {
+        self.0.lock().counts.iter().try_for_each(|(labels, count)| {
             encoder.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)
         })
     }
@@ -227,7 +242,28 @@ impl EncodeMetric for Reloads {
     }
 
     fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.0.lock().counts.is_empty()
+    }
+}
+
+/// What was wrong when the files were last looked at and had news.
+#[derive(Debug)]
+struct Failing(Reloads);
+
+impl EncodeMetric for Failing {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match &self.0.0.lock().failing {
+            Some(labels) => encoder.encode_family(labels)?.encode_gauge(&1_i64),
+            None => Ok(()),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.0.lock().failing.is_none()
     }
 }
 
@@ -276,6 +312,26 @@ impl EncodeMetric for Usable {
     }
 }
 
+#[derive(Debug)]
+struct CertificateInfo(Store);
+
+impl EncodeMetric for CertificateInfo {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let Some(held) = self.0.held() else { return Ok(()) };
+        let labels =
+            [("fingerprint", held.fingerprint().to_string()), ("identity", held.identity().to_string())];
+        encoder.encode_family(&labels)?.encode_gauge(&1_i64)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.held().is_none()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -292,8 +348,11 @@ mod tests {
         tls.handshake(Direction::Outbound, Err(HandshakeFailure::Timeout), Duration::from_secs(1));
         tls.fallback(HandshakeFailure::Timeout);
         tls.refused(Unusable::NoConfig);
+        assert!(!registry.encode().contains("tls_config_failing"));
         let source = io::Error::from(io::ErrorKind::NotFound);
         tls.reload(&ReloadResult::Unreadable(ReadError { path: PathBuf::from("/tls/tls.crt"), source }));
+        let failing = "tls_config_failing{status=\"io_error\",path=\"/tls/tls.crt\",errno=\"ENOENT\"} 1\n";
+        assert!(registry.encode().contains(failing));
         tls.reload(&ReloadResult::Reloaded);
         let text = registry.encode();
         for expected in [
@@ -308,6 +367,7 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
+        assert!(!text.contains(failing), "{text}");
     }
 
     #[test]
@@ -316,6 +376,6 @@ mod tests {
         register_credentials(&registry, &Store::disabled());
         let text = registry.encode();
         assert!(text.contains("tls_usable{tls=\"disabled\"} 0\n"), "{text}");
-        assert!(!text.contains("not_after"), "{text}");
+        assert!(!text.contains("not_after") && !text.contains("certificate_info"), "{text}");
     }
 }
