@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     completion, dashboard, demo, edges, get, inject, install, stat, tap, top, uninject, uninstall, version,
+    why,
 };
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
@@ -60,6 +61,7 @@ pub enum Command {
     Stat(stat::Args),
     Edges(edges::Args),
     Tap(tap::Args),
+    Why(why::Args),
     Top(top::Args),
     Dashboard(dashboard::Args),
     Get(get::Args),
@@ -82,6 +84,7 @@ impl Command {
             Self::Stat(args) => stat::run(args, global).await,
             Self::Edges(args) => edges::run(args, global).await,
             Self::Tap(args) => tap::run(args, global).await,
+            Self::Why(args) => why::run(args, global).await,
             Self::Top(args) => top::run(args, global).await,
             Self::Dashboard(args) => dashboard::run(args, global).await,
             Self::Get(args) => get::run(args, global).await,

@@ -5,7 +5,8 @@
 //!
 //! - `args.rs`: the root, its flags, the list of commands
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
-//! - `stat.rs`, `edges.rs`, `get.rs`, `tap.rs`, `top.rs`, `dashboard.rs`: what the control plane knows, through `client.rs` and `cluster.rs`; `table.rs` lays rows out,
+//! - `stat.rs`, `edges.rs`, `get.rs`, `tap.rs`, `top.rs`, `why.rs`, `dashboard.rs`: what the control plane knows, through
+//!   `client.rs` and `cluster.rs`; `table.rs` lays rows out,
 //!   `screen.rs` shows them live, `sse.rs` reads events, `resource.rs` what a command is about
 //! - `install.rs`: the control plane as manifests; `uninstall.rs`: what there is of it in a cluster
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
@@ -45,6 +46,7 @@ pub mod top;
 pub mod uninject;
 pub mod uninstall;
 pub mod version;
+pub mod why;
 pub mod yaml;
 
 use args::{Cli, Command};

@@ -12,7 +12,7 @@ use axum::{
     http::{StatusCode, Uri},
     routing::get,
 };
-use conduit_identity::ControlPlane;
+use conduit_identity::{Clock, ControlPlane};
 use conduit_runtime::drain;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ use crate::{
 
 mod edges;
 mod tap;
+mod why;
 
 /// What the API answers from.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub struct Api {
     pub inventory: watch::Receiver<Arc<Inventory>>,
     /// Whose API it is.
     pub control_plane: ControlPlane,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
     /// Live requests.
     pub(crate) taps: Taps,
     /// Who may have those; everybody without.
@@ -58,6 +61,7 @@ impl Api {
             .route("/api/v1/stat", get(stat))
             .route("/api/v1/edges", get(edges::edges))
             .route("/api/v1/tap", get(tap::tap))
+            .route("/api/v1/why", get(why::why))
             .route("/api/v1/pods", get(pods))
             .route("/api/v1/version", get(version))
             .route("/api/v1/openapi.json", get(openapi))
@@ -202,8 +206,10 @@ async fn openapi() -> impl axum::response::IntoResponse {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail =
-        format!("there is nothing at {}; see /api/v1/stat, /edges, /tap, /pods and /version", uri.path());
+    let detail = format!(
+        "there is nothing at {}; see /api/v1/stat, /edges, /tap, /why, /pods and /version",
+        uri.path()
+    );
     Problem::new(StatusCode::NOT_FOUND, "not found", detail)
 }
 
@@ -243,6 +249,7 @@ mod tests {
         assert_eq!(parameters("/api/v1/stat"), request::PARAMETERS);
         assert_eq!(parameters("/api/v1/edges"), request::EDGES_PARAMETERS);
         assert_eq!(parameters("/api/v1/tap"), crate::tap::PARAMETERS);
+        assert_eq!(parameters("/api/v1/why"), why::PARAMETERS);
     }
 
     /// The names of an object's fields, as `schema` documents them and as `value` has them.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use conduit_identity::Identity;
+use conduit_identity::{Identity, UnixTime};
 
 use crate::{kind::Kind, samples::PodName};
 
@@ -43,6 +43,8 @@ pub struct Pod {
     pub status: String,
     /// Whether it runs or is about to, and is not being deleted.
     pub running: bool,
+    /// Whether it says that it is ready.
+    pub ready: bool,
     /// Whether it has a proxy of our control plane.
     pub meshed: bool,
     /// Whether its proxy was injected with TLS.
@@ -55,6 +57,10 @@ pub struct Pod {
     pub tap_port: u16,
     /// What its proxy proves; none unless it is meshed with TLS.
     pub identity: Option<Identity>,
+    /// When it was created.
+    pub created: Option<UnixTime>,
+    /// The Secret that its proxy has its certificate from, as its volumes name it.
+    pub mounts: Option<String>,
 }
 
 impl Pod {

@@ -4,6 +4,8 @@
 //! What is asked and answered, pure:
 //! - `kind.rs`: the types of rows; `query.rs`: what can be asked; `request.rs`: the same from HTTP parameters
 //! - `stat.rs`: samples to rows; `edges.rs`: samples to who talks to whom; `hop.rs`: which row a sample belongs to; `authority.rs`, `quantile.rs`: its arithmetic
+//! - `why.rs`: from two ends and what is known of them to the first broken link between them; `proxies.rs`: what a proxy
+//!   says of itself
 //! - `row.rs`: the answer, as JSON has it; `samples.rs`, `inventory.rs`: what it is computed from
 //!
 //! Where it comes from:
@@ -44,6 +46,7 @@ pub mod inventory;
 pub mod kind;
 mod metrics;
 pub mod problem;
+pub mod proxies;
 pub mod quantile;
 pub mod query;
 pub mod request;
@@ -56,6 +59,7 @@ pub mod stat;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod why;
 
 pub use config::Config;
 pub use metrics::Metrics;
@@ -141,7 +145,7 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         let shared = scrape::Shared::new(config.limits.max_series);
         let scraper = scrape::Scraper {
             net: deps.net.clone(),
-            clock: deps.clock,
+            clock: deps.clock.clone(),
             inventory: inventory.clone(),
             shared: shared.clone(),
             limits: config.limits,
@@ -149,7 +153,8 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         };
         let taps = Taps::new(deps.net, store, deps.seed.fork("tap"), inventory.clone(), metrics);
         let source = sources::Source::Window(shared);
-        let api = Api { source, inventory, control_plane, taps, authorizer, drain: drain.clone() };
+        let clock = deps.clock;
+        let api = Api { source, inventory, control_plane, clock, taps, authorizer, drain: drain.clone() };
         let serving = server::serve(listener, api.router(), drain.clone());
 
         // What never ends by itself ends when the last answer has been given.

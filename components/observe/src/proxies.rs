@@ -41,7 +41,9 @@ impl Says {
         };
         match name {
             "tls_usable" => self.tls = text("tls"),
-            "tls_certificate_info" => (self.fingerprint, self.identity) = (text("fingerprint"), text("identity")),
+            "tls_certificate_info" => {
+                (self.fingerprint, self.identity) = (text("fingerprint"), text("identity"))
+            }
             "tls_certificate_not_before_seconds" => self.not_before = moment(),
             "tls_certificate_not_after_seconds" => self.not_after = moment(),
             "tls_config_failing" => {

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use conduit_identity::{ControlPlane, Identity, WorkloadKind};
+use conduit_identity::{ControlPlane, Identity, UnixTime, WorkloadKind};
 use conduit_k8s::{
     cache::{Cache, without_managed_fields},
     cause::News,
     injected_tls, is_meshed,
-    owned::{PORT_ADMIN, PORT_NAME_METRICS, PORT_TAP, PROXY_CONTAINER},
+    owned::{IDENTITY_VOLUME, PORT_ADMIN, PORT_NAME_METRICS, PORT_TAP, PROXY_CONTAINER},
     owner::{Controller, OwnerSnapshots, owner},
     watch::{Follow, Object as Followed, Source, Timing},
 };
@@ -16,7 +16,9 @@ use futures::future::{BoxFuture, FutureExt, join_all, select_all};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::Job,
-    core::v1::{Container, Namespace, Pod as KubePod, ReplicationController, Service as KubeService},
+    core::v1::{
+        Container, Namespace, Pod as KubePod, PodStatus, ReplicationController, Service as KubeService,
+    },
 };
 use kube::{Client, Resource};
 use tokio::sync::watch;
@@ -190,12 +192,14 @@ fn trim_pod(pod: &mut KubePod) {
             *container =
                 Container { name: std::mem::take(&mut container.name), ports, env, ..Container::default() };
         }
-        spec.volumes = None;
+        let identity =
+            spec.volumes.take().into_iter().flatten().filter(|volume| volume.name == IDENTITY_VOLUME);
+        spec.volumes = Some(identity.collect());
         spec.affinity = None;
         spec.tolerations = None;
     }
     if let Some(status) = &mut pod.status {
-        status.conditions = None;
+        status.conditions.iter_mut().for_each(|conditions| conditions.retain(|one| one.type_ == READY));
         status.container_statuses = None;
         status.init_container_statuses = None;
     }
@@ -234,6 +238,7 @@ fn pod(object: &KubePod, owners: &OwnerSnapshots, control_plane: &ControlPlane) 
         uid: text(&meta.uid),
         owners: kinds(object, owner.actual()),
         labels: meta.labels.clone().unwrap_or_default(),
+        ready: !is_leaving && is_ready(status),
         running: !is_leaving && matches!(phase, "Pending" | "Running"),
         status: if is_leaving { "Terminating".to_owned() } else { phase.to_owned() },
         meshed,
@@ -242,6 +247,11 @@ fn pod(object: &KubePod, owners: &OwnerSnapshots, control_plane: &ControlPlane) 
         metrics_port: port(proxy, "CONDUIT_PROXY_METRICS_LISTENER", Some(PORT_NAME_METRICS), PORT_ADMIN),
         tap_port: port(proxy, "CONDUIT_PROXY_CONTROL_LISTENER", None, PORT_TAP),
         identity: identity.map(|workload| Identity::of(workload, control_plane)),
+        created: meta
+            .creation_timestamp
+            .as_ref()
+            .and_then(|at| Some(UnixTime::from_secs(u64::try_from(at.0.as_second()).ok()?))),
+        mounts: mounted_secret(object),
     }
 }
 
@@ -269,6 +279,22 @@ fn kind(kind: WorkloadKind) -> Option<Kind> {
         WorkloadKind::Pod => Kind::Pod,
         WorkloadKind::ReplicaSet => return None,
     })
+}
+
+/// The condition of a pod that Services go by.
+const READY: &str = "Ready";
+
+fn is_ready(status: Option<&PodStatus>) -> bool {
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|one| one.type_ == READY && one.status == "True")
+}
+
+/// The Secret in the volume that only the proxy mounts.
+fn mounted_secret(object: &KubePod) -> Option<String> {
+    let volumes = object.spec.as_ref()?.volumes.as_ref()?;
+    let identity = volumes.iter().find(|volume| volume.name == IDENTITY_VOLUME)?;
+    let sources = identity.projected.as_ref()?.sources.as_ref()?;
+    sources.iter().find_map(|source| source.secret.as_ref()).map(|secret| secret.name.clone())
 }
 
 fn proxy(object: &KubePod) -> Option<&Container> {
@@ -356,16 +382,21 @@ mod tests {
     #[test]
     fn what_is_trimmed_is_not_missed() {
         let object = meshed(json!({
-            "metadata": { "namespace": "shop", "name": "web", "uid": "p", "deletionTimestamp": "2026-01-01T00:00:00Z" },
-            "spec": { "containers": [{ "name": "conduit-proxy", "image": "x",
+            "metadata": { "namespace": "shop", "name": "web", "uid": "p", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "creationTimestamp": "1970-01-01T00:00:07Z" },
+            "spec": { "volumes": [{ "name": "data" }, { "name": "conduit-identity",
+                "projected": { "sources": [{ "secret": { "name": "web-pod-tls" } }] } }], "containers": [{ "name": "conduit-proxy", "image": "x",
                 "env": [{ "name": "CONDUIT_PROXY_METRICS_LISTENER", "value": "tcp://0.0.0.0:5191" }] }] },
-            "status": { "phase": "Running", "podIP": "10.0.0.7" },
+            "status": { "phase": "Running", "podIP": "10.0.0.7", "conditions": [
+                { "type": "PodScheduled", "status": "True" }, { "type": "Ready", "status": "True" }] },
         }));
         let owners = OwnerSnapshots { replica_sets: Arc::default(), jobs: Arc::default() };
         let read = |object: &KubePod| pod(object, &owners, &ControlPlane::default());
         let mut trimmed = object.clone();
         trim_pod(&mut trimmed);
         assert_eq!(read(&trimmed), read(&object));
+        assert_eq!(read(&object).mounts.as_deref(), Some("web-pod-tls"));
+        assert_eq!(read(&object).created, Some(UnixTime::from_secs(7)));
         assert_eq!((read(&object).status.as_str(), read(&object).running), ("Terminating", false));
     }
 }

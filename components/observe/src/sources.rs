@@ -1,8 +1,11 @@
 //! Where [`crate::samples::Samples`] come from.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::samples::Samples;
+use crate::{
+    proxies::Proxy,
+    samples::{PodName, Samples},
+};
 
 pub mod reading;
 pub mod scrape;
@@ -23,6 +26,13 @@ impl Source {
     pub async fn samples(&self, window: Duration) -> Samples {
         match self {
             Self::Window(shared) => shared.samples(window),
+        }
+    }
+
+    /// What each proxy said of itself when it was last read.
+    pub async fn proxies(&self) -> BTreeMap<PodName, Proxy> {
+        match self {
+            Self::Window(shared) => shared.proxies(),
         }
     }
 }

@@ -13,12 +13,15 @@ pub(crate) fn pod(namespace: &str, deployment: &str, number: u32) -> Pod {
         labels: BTreeMap::from([("app".to_owned(), deployment.to_owned())]),
         status: "Running".to_owned(),
         running: true,
+        ready: true,
         meshed: true,
         tls: true,
         ip: None,
         metrics_port: 4191,
         tap_port: 4190,
         identity: None,
+        created: None,
+        mounts: None,
         name,
     }
 }

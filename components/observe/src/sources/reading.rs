@@ -3,7 +3,11 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use super::text::{self, Lines, ParseError};
-use crate::{quantile::Bound, samples::Labels};
+use crate::{
+    proxies::{self, Says},
+    quantile::Bound,
+    samples::Labels,
+};
 
 /// Label sets that one pod may expose of the metrics read here.
 pub const MAX_SETS: usize = 8_000;
@@ -55,6 +59,8 @@ pub struct Reading {
     pub(super) sets: BTreeMap<RawKey, Set>,
     /// When the proxy's process began, in seconds since 1970.
     pub(super) process_start: Option<f64>,
+    /// What the proxy says of its credentials.
+    pub(super) says: Says,
 }
 
 /// What a pod served cannot be used.
@@ -95,6 +101,9 @@ impl Reading {
     fn line(&mut self, line: &str) -> Result<(), &'static str> {
         let name = line.split(['{', ' ']).next().unwrap_or_default();
         let metric = Metric::of(name);
+        if proxies::METRICS.contains(&name) {
+            return self.says(line);
+        }
         if metric.is_none() && name != "process_start_time_seconds" {
             return Ok(());
         }
@@ -115,6 +124,14 @@ impl Reading {
         };
         let bound = Bound::new(bound).ok_or("a bucket's bound is no number")?;
         self.set(metric, &labels)?.counts.push((bound, sample.value));
+        Ok(())
+    }
+
+    fn says(&mut self, line: &str) -> Result<(), &'static str> {
+        let Some(sample) = text::sample(line)? else { return Ok(()) };
+        let labels = text::labels(sample.labels)?;
+        let label = |wanted: &str| labels.iter().find(|(name, _)| *name == wanted).map(|(_, value)| &**value);
+        self.says.note(sample.name, sample.value, label);
         Ok(())
     }
 

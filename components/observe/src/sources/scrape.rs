@@ -27,6 +27,8 @@ use super::{
 use crate::{
     Metrics,
     inventory::{Inventory, Pod},
+    proxies::Proxy,
+    samples::PodName,
 };
 
 /// Rounds between two attempts at a pod that has failed for long.
@@ -81,6 +83,11 @@ impl Shared {
     /// What happened in the last `window`.
     pub fn samples(&self, window: Duration) -> crate::samples::Samples {
         self.window.lock().samples(self.tick(), window)
+    }
+
+    /// What each proxy said of itself when it was last read.
+    pub fn proxies(&self) -> BTreeMap<PodName, Proxy> {
+        self.window.lock().proxies()
     }
 
     fn tick(&self) -> Tick {

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     inventory::Pod,
     kind::Kind,
+    proxies::Proxy,
     quantile::{Bound, Buckets},
     query::MAX_WINDOW,
     row::Unscraped,
@@ -69,8 +70,10 @@ impl Window {
     ///
     /// # Errors
     /// There is no room for it; nothing of it is taken in.
-    pub fn read(&mut self, pod: &Pod, at: Tick, now: UnixTime, reading: Reading) -> Result<(), Full> {
+    pub fn read(&mut self, pod: &Pod, at: Tick, now: UnixTime, mut reading: Reading) -> Result<(), Full> {
         let past = self.pods.entry(key(pod)).or_insert_with(|| Past::new(pod));
+        // A few words, for which there is always room.
+        past.proxy.take(std::mem::take(&mut reading.says), now);
         let others = self.series.saturating_sub(past.series());
         if others + past.grown.len() + reading.sets.len() > self.max_series {
             return Err(Full { max_series: self.max_series });
@@ -101,6 +104,13 @@ impl Window {
     /// How many pods and series it holds.
     pub fn size(&self) -> (usize, usize) {
         (self.pods.len(), self.series)
+    }
+
+    /// What the proxies of the pods that are still to be read said last.
+    pub fn proxies(&self) -> BTreeMap<PodName, Proxy> {
+        let current = self.pods.iter().filter(|(_, past)| past.is_current);
+        let proxy = |past: &Past| Proxy { failure: past.failure.clone(), ..past.proxy.clone() };
+        current.map(|((name, _), past)| (name.clone(), proxy(past))).collect()
     }
 
     /// What happened in the `window` before `now`.
@@ -136,6 +146,7 @@ struct Past {
     /// When it was last read.
     last: Option<Tick>,
     failure: Option<String>,
+    proxy: Proxy,
     is_current: bool,
     /// The counters as last read.
     counters: BTreeMap<RawKey, Vec<f64>>,
@@ -159,6 +170,7 @@ impl Past {
             since: Tick(0),
             last: None,
             failure: None,
+            proxy: Proxy::default(),
             is_current: true,
             counters: BTreeMap::new(),
             grown: BTreeMap::new(),
