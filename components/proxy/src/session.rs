@@ -351,3 +351,6 @@ impl fmt::Display for Failure {
         f.write_str(self.label())
     }
 }
+
+#[cfg(test)]
+mod reasons;
