@@ -20,10 +20,11 @@ pub(crate) struct Discovery {
     pub(crate) declined: Counter,
     /// Streams that broke or ended.
     pub(crate) interrupted: Counter,
-    link: Arc<Mutex<Link>>,
+    /// None before the first attempt: a proxy of a server that calls nobody makes none.
+    link: Arc<Mutex<Option<Link>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Link {
     up: bool,
     tls: Option<TlsStatus>,
@@ -53,16 +54,17 @@ impl Discovery {
 
     /// The destination service was reached over a connection with this status, or not reached.
     pub(crate) fn link(&self, tls: Option<TlsStatus>) {
-        *self.link.lock() = Link { up: tls.is_some(), tls };
+        *self.link.lock() = Some(Link { up: tls.is_some(), tls });
     }
 }
 
 #[derive(Debug)]
-struct DestinationUp(Arc<Mutex<Link>>);
+struct DestinationUp(Arc<Mutex<Option<Link>>>);
 
 impl EncodeMetric for DestinationUp {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let link = self.0.lock();
+        let Some(link) = &*link else { return Ok(()) };
         let value = i64::from(link.up);
         match &link.tls {
             Some(tls) => encoder.encode_family(&[("tls", tls.label())])?.encode_gauge(&value),
@@ -72,6 +74,10 @@ impl EncodeMetric for DestinationUp {
 
     fn metric_type(&self) -> MetricType {
         MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_none()
     }
 }
 

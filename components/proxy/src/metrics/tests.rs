@@ -129,6 +129,8 @@ async fn bytes_are_counted_while_a_connection_is_open_and_its_end_by_its_kind() 
 #[tokio::test(start_paused = true)]
 async fn the_destination_service_is_up_over_something_or_down() {
     let (registry, metrics) = metrics();
+    assert!(lines(&registry, "destination_up").is_empty(), "nobody has tried");
+    metrics.discovery.link(None);
     assert_eq!(lines(&registry, "destination_up"), ["destination_up 0"]);
     metrics.discovery.link(Some(TlsStatus::Plain(Why::NoConfig)));
     assert_eq!(lines(&registry, "destination_up"), [r#"destination_up{tls="no_config"} 1"#]);
