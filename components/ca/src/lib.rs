@@ -137,6 +137,8 @@ async fn serve(mut config: Config, deps: Deps, drain: drain::Watch) -> Result<()
     let (registry, readiness) = (Registry::default(), Readiness::default());
     let metrics = Metrics::default();
     metrics.register(&registry);
+    let clock = deps.clock.clone();
+    registry.register_time(move || clock.now().0);
 
     let namespace = config.control_plane.namespace.clone();
     let news = News::default();

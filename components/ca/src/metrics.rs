@@ -21,7 +21,9 @@ pub(crate) struct Metrics {
     issued: Family<ReasonLabel, Counter>,
     errors: Family<OperationLabel, Counter>,
     bundles: Counter,
+    root_not_before: Gauge<f64, AtomicU64>,
     root_not_after: Gauge<f64, AtomicU64>,
+    issuer_not_before: Gauge<f64, AtomicU64>,
     issuer_not_after: Gauge<f64, AtomicU64>,
     leaf_min_not_after: Gauge<f64, AtomicU64>,
     roots: Gauge,
@@ -84,6 +86,16 @@ impl Metrics {
         registry.register("conduit_ca_errors", "Failures, by operation", self.errors.clone());
         registry.register("conduit_ca_bundles_written", "Trust bundles written", self.bundles.clone());
         time(
+            "conduit_ca_root_not_before_seconds",
+            "When the newest root began, since 1970",
+            &self.root_not_before,
+        );
+        time(
+            "conduit_ca_issuer_not_before_seconds",
+            "When the issuer began, since 1970",
+            &self.issuer_not_before,
+        );
+        time(
             "conduit_ca_root_not_after_seconds",
             "When the newest root ends, since 1970",
             &self.root_not_after,
@@ -135,10 +147,12 @@ impl Metrics {
     }
 
     pub(crate) fn seen(&self, plan: &Plan, state: Option<&State>, now: UnixTime) {
-        let newest = state.and_then(|state| state.newest(now)).map(|root| root.certificate.not_after);
-        let issuer = state.and_then(|state| state.issuer.as_ref()).map(|issuer| issuer.certificate.not_after);
-        self.root_not_after.set(seconds(newest));
-        self.issuer_not_after.set(seconds(issuer));
+        let newest = state.and_then(|state| state.newest(now)).map(|root| &root.certificate);
+        let issuer = state.and_then(|state| state.issuer.as_ref()).map(|issuer| &issuer.certificate);
+        self.root_not_before.set(seconds(newest.map(|root| root.not_before)));
+        self.root_not_after.set(seconds(newest.map(|root| root.not_after)));
+        self.issuer_not_before.set(seconds(issuer.map(|issuer| issuer.not_before)));
+        self.issuer_not_after.set(seconds(issuer.map(|issuer| issuer.not_after)));
         self.leaf_min_not_after.set(seconds(plan.first_leaf_ends));
         self.roots.set(count(state.map_or(0, |state| state.roots.len())));
         self.workloads.set(count(plan.workloads));

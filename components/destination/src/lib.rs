@@ -122,6 +122,8 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         let topics = Topics::new(Index::new(scope), config.max_streams);
         let (feeds, registry, readiness) = (Feeds::default(), Registry::default(), Readiness::default());
         let metrics = Metrics::new(&registry, &topics, &feeds);
+        let clock = deps.clock.clone();
+        registry.register_time(move || clock.now().0);
         let store = own_store(&config, deps.crypto, deps.clock.clone());
 
         let cluster_known = readiness.guard("the cluster's Services, endpoints and pods");

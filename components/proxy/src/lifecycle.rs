@@ -162,6 +162,8 @@ impl Proxy {
         };
         let metrics = Metrics::register(&registry, config.timeouts.metrics_idle);
         metrics.show_credentials(&registry, &store);
+        let wall = clock.clone();
+        registry.register_time(move || wall.now().0);
         if config.process_metrics {
             metrics.show_process(&registry, clock.now());
         }

@@ -14,6 +14,8 @@ mod counters;
 mod histogram;
 mod labels;
 mod process;
+#[cfg(test)]
+mod reference;
 mod requests;
 mod table;
 mod tls;

@@ -1,9 +1,13 @@
 //! The registry behind `/metrics`.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use prometheus_client::{encoding::text::encode, registry::Metric};
+use prometheus_client::{
+    encoding::{EncodeMetric, MetricEncoder, text::encode},
+    metrics::MetricType,
+    registry::Metric,
+};
 
 /// What a process measures. Cloning shares.
 #[derive(Clone, Default)]
@@ -26,6 +30,13 @@ impl Registry {
         self.inner.lock().register_collector(collector);
     }
 
+    /// Adds `process_time_seconds`: what `now` says when the metrics are read, since 1970. Certificates are judged by it, so
+    /// that a wrong clock must be seen from outside.
+    pub fn register_time(&self, now: impl Fn() -> Duration + Send + Sync + 'static) {
+        let help = "What time it is for this process when this is read, in seconds since 1970.";
+        self.register("process_time_seconds", help, Time(now));
+    }
+
     /// Runs `refresh` before each encoding: the place to evict idle series.
     pub fn before_encode(&self, refresh: impl Fn() + Send + 'static) {
         self.refresh.lock().push(Box::new(refresh));
@@ -46,9 +57,28 @@ impl Registry {
     pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 }
 
-impl std::fmt::Debug for Registry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Registry")
+    }
+}
+
+/// A clock as a gauge.
+struct Time<F>(F);
+
+impl<F> fmt::Debug for Time<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Time")
+    }
+}
+
+impl<F: Fn() -> Duration + Send + Sync> EncodeMetric for Time<F> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        encoder.encode_gauge(&(self.0)().as_secs_f64())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
     }
 }
 
@@ -72,5 +102,15 @@ mod tests {
         requests_total 1
         # EOF
         ");
+    }
+
+    #[test]
+    fn the_time_is_that_of_the_reading() {
+        let registry = Registry::default();
+        let ticks = std::sync::atomic::AtomicU64::new(1_700_000_000);
+        let next = move || Duration::from_secs(ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        registry.register_time(next);
+        assert!(registry.encode().contains("process_time_seconds 1700000000.0\n"));
+        assert!(registry.encode().contains("process_time_seconds 1700000001.0\n"));
     }
 }
