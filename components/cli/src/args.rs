@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    completion, dashboard, demo, edges, get, inject, install, stat, tap, top, uninject, uninstall, version,
-    why,
+    check, completion, dashboard, demo, diagnostics, edges, get, identity, inject, install, stat, tap, top,
+    uninject, uninstall, version, why,
 };
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
@@ -62,6 +62,9 @@ pub enum Command {
     Edges(edges::Args),
     Tap(tap::Args),
     Why(why::Args),
+    Check(check::Args),
+    Identity(identity::Args),
+    Diagnostics(diagnostics::Args),
     Top(top::Args),
     Dashboard(dashboard::Args),
     Get(get::Args),
@@ -85,6 +88,9 @@ impl Command {
             Self::Edges(args) => edges::run(args, global).await,
             Self::Tap(args) => tap::run(args, global).await,
             Self::Why(args) => why::run(args, global).await,
+            Self::Check(args) => check::run(args, global).await,
+            Self::Identity(args) => identity::run(args, global).await,
+            Self::Diagnostics(args) => diagnostics::run(args, global).await,
             Self::Top(args) => top::run(args, global).await,
             Self::Dashboard(args) => dashboard::run(args, global).await,
             Self::Get(args) => get::run(args, global).await,

@@ -59,17 +59,25 @@ impl Client {
     /// There is none, or none that can be reached; the message says what was tried.
     pub async fn find(global: &Global) -> anyhow::Result<Self> {
         let net = TokioNetwork::shared();
-        if let Some(addr) = &global.api_addr {
-            return Ok(Self::at(net, addr.clone()));
-        }
-        let wants_cluster = global.kubeconfig.is_some() || global.context.is_some();
-        if !wants_cluster && let Some(demo) = running_demo(&net, &Place::of_user()).await {
-            tell_of_demo(&demo).await;
-            let namespace = demo.namespace.unwrap_or_else(|| "default".to_owned());
-            return Ok(Self { namespace, ..Self::at(net, demo.api_addr) });
+        if let Some(client) = Self::without_kubernetes(&net, global).await {
+            return Ok(client);
         }
         let cluster::Found { pods, name, namespace } = cluster::observe_pod(&net, global).await?;
         Ok(Self { net, target: Target::Pod { pods: Box::new(pods), name }, namespace })
+    }
+
+    /// The API at `--api-addr`, or in a demo that runs on this machine unless a cluster was named.
+    pub(crate) async fn without_kubernetes(net: &Net, global: &Global) -> Option<Self> {
+        if let Some(addr) = &global.api_addr {
+            return Some(Self::at(net.clone(), addr.clone()));
+        }
+        if global.kubeconfig.is_some() || global.context.is_some() {
+            return None;
+        }
+        let demo = running_demo(net, &Place::of_user()).await?;
+        tell_of_demo(&demo).await;
+        let namespace = demo.namespace.unwrap_or_else(|| "default".to_owned());
+        Some(Self { namespace, ..Self::at(net.clone(), demo.api_addr) })
     }
 
     /// The API at `addr`, `host:port`.
@@ -91,11 +99,19 @@ impl Client {
         path: &str,
         parameters: &[(&str, String)],
     ) -> anyhow::Result<T> {
+        let body = self.bytes(path, parameters).await?;
+        serde_json::from_slice(&body).context("the answer is not what this version of conduit expects")
+    }
+
+    /// Asks for `path`, and reads the answer as it is.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn bytes(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Bytes> {
         let answer = async {
             let response = self.send(path, parameters).await?;
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes();
-            serde_json::from_slice(&body).context("the answer is not what this version of conduit expects")
+            Ok(body.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes())
         };
         timeout(ANSWER_DEADLINE, answer).await.map_err(|_| anyhow!("no answer within {ANSWER_DEADLINE:?}"))?
     }

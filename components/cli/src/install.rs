@@ -78,7 +78,7 @@ impl KubeVersion {
     const WITH_POLICY_V1: Self = Self { minor: 21 };
 
     /// Parses `1.30`, also as API servers tell it: `v1.30.4`, `v1.30.4-gke.100`.
-    fn parse(value: &str) -> Result<Self, String> {
+    pub(crate) fn parse(value: &str) -> Result<Self, String> {
         let expected = || "not a version of Kubernetes: use one such as 1.30".to_owned();
         let mut parts = value.strip_prefix('v').unwrap_or(value).split(['.', '-', '+']);
         let (major, minor) = (parts.next(), parts.next().and_then(|minor| minor.parse().ok()));

@@ -5,7 +5,8 @@
 //!
 //! - `args.rs`: the root, its flags, the list of commands
 //! - `output.rs`: stdout is data and may be a closed pipe, stderr is everything else
-//! - `stat.rs`, `edges.rs`, `get.rs`, `tap.rs`, `top.rs`, `why.rs`, `dashboard.rs`: what the control plane knows, through
+//! - `stat.rs`, `edges.rs`, `get.rs`, `tap.rs`, `top.rs`, `why.rs`, `check.rs`, `identity.rs`, `diagnostics.rs`,
+//!   `dashboard.rs`: what the control plane knows, through
 //!   `client.rs` and `cluster.rs`; `table.rs` lays rows out,
 //!   `screen.rs` shows them live, `sse.rs` reads events, `resource.rs` what a command is about
 //! - `install.rs`: the control plane as manifests; `uninstall.rs`: what there is of it in a cluster
@@ -24,13 +25,16 @@ use clap::Parser;
 use conduit_runtime::log;
 
 pub mod args;
+pub mod check;
 pub mod client;
 mod cluster;
 pub mod completion;
 pub mod dashboard;
 pub mod demo;
+pub mod diagnostics;
 pub mod edges;
 pub mod get;
+pub mod identity;
 pub mod inject;
 pub mod input;
 pub mod install;

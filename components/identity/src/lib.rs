@@ -3,7 +3,7 @@
 //! - `workload.rs`: [`Workload`], what has a name; [`ControlPlane`], what gives it
 //! - `name.rs`: [`Identity`], the name
 //! - `credentials.rs`: [`Credentials`], what proves it; `trust.rs`: [`TrustBundle`], whom we believe
-//! - `verify.rs`: judging certificates; `tls.rs`: [`connect`] and [`accept`]
+//! - `verify.rs`: judging certificates; `tls.rs`: [`connect`] and [`accept`]; `presented.rs`: [`inspect`], what a server shows
 //! - `store.rs`: [`Store`], what we hold at this moment; `files.rs`: [`watch`], where it comes from
 //! - `clock.rs`: [`Clock`], wall-clock time; `crypto.rs`: [`Crypto`]: both are passed in
 //!
@@ -28,6 +28,7 @@ mod credentials;
 mod crypto;
 mod files;
 mod name;
+mod presented;
 mod store;
 mod tls;
 mod trust;
@@ -39,6 +40,7 @@ pub use credentials::{Credentials, Fingerprint, LoadError, Pem};
 pub use crypto::{Crypto, KeyAlgorithm};
 pub use files::{Files, ReadError, ReloadResult, watch};
 pub use name::{Identity, NameError};
+pub use presented::{Certificate, Presented, inspect};
 pub use store::{Store, Unusable, Version};
 pub use tls::{ALPN, HandshakeError, HandshakeFailure, Loaded, ServerPeer, accept, connect, refuse_alert};
 pub use trust::{NoAnchors, TrustBundle};

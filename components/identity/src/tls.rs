@@ -111,10 +111,7 @@ pub async fn connect<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let name = server.server_name().map_err(|source| HandshakeError {
-        reason: HandshakeFailure::WrongName,
-        source: io::Error::new(io::ErrorKind::InvalidInput, source),
-    })?;
+    let name = server.server_name().map_err(HandshakeError::from_name)?;
     let stream =
         TlsConnector::from(loaded.client.clone()).connect(name, io).await.map_err(HandshakeError::from_io)?;
     let not_after = leaf_not_after(stream.get_ref().1.peer_certificates());
@@ -168,7 +165,16 @@ impl HandshakeError {
         self.reason
     }
 
-    fn from_io(source: io::Error) -> Self {
+    pub(crate) fn from_rustls(source: rustls::Error) -> Self {
+        Self { reason: HandshakeFailure::Protocol, source: io::Error::other(source) }
+    }
+
+    pub(crate) fn from_name(source: crate::NameError) -> Self {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, source);
+        Self { reason: HandshakeFailure::WrongName, source }
+    }
+
+    pub(crate) fn from_io(source: io::Error) -> Self {
         let cause = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let reason = match cause {
             Some(error) => HandshakeFailure::of(error),

@@ -24,6 +24,7 @@ use crate::{
     kind::Kind,
     problem::Problem,
     query::{Invalid, Query},
+    reach::Reach,
     request,
     row::Stat,
     sources::Source,
@@ -31,7 +32,9 @@ use crate::{
     tap::Taps,
 };
 
+mod diagnosis;
 mod edges;
+mod parameters;
 mod tap;
 mod why;
 
@@ -50,6 +53,8 @@ pub struct Api {
     pub(crate) taps: Taps,
     /// Who may have those; everybody without.
     pub(crate) authorizer: Option<Authorizer>,
+    /// Single pods, asked now.
+    pub(crate) reach: Reach,
     /// Ends streams.
     pub(crate) drain: drain::Watch,
 }
@@ -62,6 +67,11 @@ impl Api {
             .route("/api/v1/edges", get(edges::edges))
             .route("/api/v1/tap", get(tap::tap))
             .route("/api/v1/why", get(why::why))
+            .route("/api/v1/proxies", get(diagnosis::proxies))
+            .route("/api/v1/control-plane", get(diagnosis::control_plane))
+            .route("/api/v1/identity", get(diagnosis::identity))
+            .route("/api/v1/proxy-metrics", get(diagnosis::proxy_metrics))
+            .route("/api/v1/endpoints", get(diagnosis::endpoints))
             .route("/api/v1/pods", get(pods))
             .route("/api/v1/version", get(version))
             .route("/api/v1/openapi.json", get(openapi))
@@ -207,7 +217,7 @@ async fn openapi() -> impl axum::response::IntoResponse {
 
 async fn not_found(uri: Uri) -> Problem {
     let detail = format!(
-        "there is nothing at {}; see /api/v1/stat, /edges, /tap, /why, /pods and /version",
+        "there is nothing at {}; /api/v1/openapi.json lists what there is, such as /api/v1/stat",
         uri.path()
     );
     Problem::new(StatusCode::NOT_FOUND, "not found", detail)
@@ -250,6 +260,10 @@ mod tests {
         assert_eq!(parameters("/api/v1/edges"), request::EDGES_PARAMETERS);
         assert_eq!(parameters("/api/v1/tap"), crate::tap::PARAMETERS);
         assert_eq!(parameters("/api/v1/why"), why::PARAMETERS);
+        assert_eq!(parameters("/api/v1/proxies"), diagnosis::PROXIES);
+        assert_eq!(parameters("/api/v1/identity"), diagnosis::IDENTITY);
+        assert_eq!(parameters("/api/v1/proxy-metrics"), diagnosis::PROXY_METRICS);
+        assert_eq!(parameters("/api/v1/endpoints"), diagnosis::ENDPOINTS);
     }
 
     /// The names of an object's fields, as `schema` documents them and as `value` has them.
@@ -292,6 +306,43 @@ mod tests {
         same_fields(&schemas["Row"], &serde_json::to_value(&row).unwrap());
         same_fields(&schemas["Row"]["properties"]["counts"], &serde_json::to_value(row.counts).unwrap());
         same_fields(&schemas["Unscraped"], &serde_json::to_value(&missing).unwrap());
+    }
+
+    #[test]
+    fn every_field_of_a_diagnosis_is_documented() {
+        use crate::diagnosis::{ComponentPod, ControlPlaneState, Endpoints, Identities, Proxies, ProxyItem};
+        let schemas = &document()["components"]["schemas"];
+        let same = |name: &str, value: Value| same_fields(&schemas[name], &value);
+        let text = String::new;
+        let items = [
+            ("ProxyItem", serde_json::to_value(ProxyItem::default())),
+            ("Proxies", serde_json::to_value(Proxies { version: 1, proxies: Vec::new() })),
+            ("ComponentPod", serde_json::to_value(ComponentPod::default())),
+            (
+                "ControlPlane",
+                serde_json::to_value(ControlPlaneState {
+                    version: 1,
+                    namespace: text(),
+                    trust_domain: text(),
+                    now_ms: 1,
+                    pods: Vec::new(),
+                }),
+            ),
+            ("Identities", serde_json::to_value(Identities { version: 1, pods: Vec::new() })),
+            (
+                "Endpoints",
+                serde_json::to_value(Endpoints {
+                    version: 1,
+                    authority: text(),
+                    namespace: text(),
+                    answered_by: text(),
+                    known: false,
+                    service: None,
+                    endpoints: Vec::new(),
+                }),
+            ),
+        ];
+        items.into_iter().for_each(|(name, value)| same(name, value.unwrap()));
     }
 
     #[test]

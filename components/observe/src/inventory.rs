@@ -61,6 +61,8 @@ pub struct Pod {
     pub created: Option<UnixTime>,
     /// The Secret that its proxy has its certificate from, as its volumes name it.
     pub mounts: Option<String>,
+    /// The version of its proxy, as inject wrote it.
+    pub proxy_version: Option<String>,
 }
 
 impl Pod {

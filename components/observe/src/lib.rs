@@ -5,7 +5,7 @@
 //! - `kind.rs`: the types of rows; `query.rs`: what can be asked; `request.rs`: the same from HTTP parameters
 //! - `stat.rs`: samples to rows; `edges.rs`: samples to who talks to whom; `hop.rs`: which row a sample belongs to; `authority.rs`, `quantile.rs`: its arithmetic
 //! - `why.rs`: from two ends and what is known of them to the first broken link between them; `proxies.rs`: what a proxy
-//!   says of itself
+//!   says of itself; `diagnosis.rs`: what is told of all of them; `reach.rs`: single pods, asked when somebody wants to know
 //! - `row.rs`: the answer, as JSON has it; `samples.rs`, `inventory.rs`: what it is computed from
 //!
 //! Where it comes from:
@@ -40,6 +40,7 @@ mod authorize;
 mod config;
 mod dashboard;
 pub mod demo_file;
+pub mod diagnosis;
 pub mod edges;
 mod hop;
 pub mod inventory;
@@ -49,6 +50,7 @@ pub mod problem;
 pub mod proxies;
 pub mod quantile;
 pub mod query;
+mod reach;
 pub mod request;
 mod resources;
 pub mod row;
@@ -64,7 +66,9 @@ pub mod why;
 pub use config::Config;
 pub use metrics::Metrics;
 
-use crate::{api::Api, authorize::Authorizer, inventory::Inventory, sources::scrape, tap::Taps};
+use crate::{
+    api::Api, authorize::Authorizer, inventory::Inventory, reach::Reach, sources::scrape, tap::Taps,
+};
 
 /// What observe works with.
 pub struct Deps {
@@ -118,6 +122,8 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
 
         let (readiness, registry) = (Readiness::default(), Registry::default());
         let metrics = Metrics::register(&registry);
+        let clock = deps.clock.clone();
+        registry.register_time(move || clock.now().0);
         let cluster_known = readiness.guard("the cluster's pods");
         let admin = admin::serve(admin, Admin::new(readiness.clone(), registry), drain.clone());
 
@@ -137,7 +143,9 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         );
 
         let store = match &config.files {
-            Some(_) => Store::new(own_identity(&config.control_plane), deps.crypto, deps.clock.clone()),
+            Some(_) => {
+                Store::new(own_identity(&config.control_plane), deps.crypto.clone(), deps.clock.clone())
+            }
             None => Store::disabled(),
         };
         let credentials = keep_credentials(config.files, config.reload, store.clone(), readiness.clone());
@@ -151,10 +159,19 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
             limits: config.limits,
             metrics: metrics.clone(),
         };
+        let reach = Reach::new(deps.net.clone(), store.clone(), deps.crypto, deps.clock.clone());
         let taps = Taps::new(deps.net, store, deps.seed.fork("tap"), inventory.clone(), metrics);
         let source = sources::Source::Window(shared);
-        let clock = deps.clock;
-        let api = Api { source, inventory, control_plane, clock, taps, authorizer, drain: drain.clone() };
+        let api = Api {
+            source,
+            inventory,
+            control_plane,
+            clock: deps.clock,
+            taps,
+            authorizer,
+            reach,
+            drain: drain.clone(),
+        };
         let serving = server::serve(listener, api.router(), drain.clone());
 
         // What never ends by itself ends when the last answer has been given.

@@ -3,13 +3,14 @@
 use conduit_identity::UnixTime;
 
 /// The metrics in which a proxy tells of its credentials and of the destination service.
-pub(crate) const METRICS: [&str; 6] = [
+pub(crate) const METRICS: [&str; 7] = [
     "tls_usable",
     "tls_certificate_info",
     "tls_certificate_not_before_seconds",
     "tls_certificate_not_after_seconds",
     "tls_config_failing",
     "destination_up",
+    "process_time_seconds",
 ];
 
 /// What a proxy says of itself. What it does not say is none: an older version, or it holds nothing.
@@ -29,16 +30,15 @@ pub struct Says {
     pub failing: Option<String>,
     /// Whether the destination service was reached at the last attempt.
     pub destination_up: Option<bool>,
+    /// What time it was for it.
+    pub time: Option<UnixTime>,
 }
 
 impl Says {
     /// Takes in one line of its metrics, one of [`METRICS`].
     pub(crate) fn note<'a>(&mut self, name: &str, value: f64, label: impl Fn(&str) -> Option<&'a str>) {
         let text = |name| label(name).map(|value: &str| value.chars().take(MAX_VALUE).collect::<String>());
-        let moment = || {
-            let seconds = std::time::Duration::try_from_secs_f64(value).ok()?;
-            Some(UnixTime::from_secs(seconds.as_secs()))
-        };
+        let moment = || Some(UnixTime::from_secs(exactly(value)?.as_secs()));
         match name {
             "tls_usable" => self.tls = text("tls"),
             "tls_certificate_info" => {
@@ -50,6 +50,7 @@ impl Says {
                 let parts: Vec<String> = ["status", "path", "errno"].into_iter().filter_map(text).collect();
                 self.failing = Some(parts.join(" "));
             }
+            "process_time_seconds" => self.time = exactly(value),
             "destination_up" => self.destination_up = Some(value > 0.0),
             _ => {}
         }
@@ -59,6 +60,17 @@ impl Says {
     pub fn can_do_tls(&self) -> Option<bool> {
         self.tls.as_deref().map(|tls| tls == "true")
     }
+}
+
+/// A moment told in seconds since 1970.
+fn exactly(seconds: f64) -> Option<UnixTime> {
+    std::time::Duration::try_from_secs_f64(seconds).ok().map(UnixTime)
+}
+
+/// How far `time` is ahead of `now`, in milliseconds; negative when it is behind.
+pub(crate) fn ahead_ms(time: UnixTime, now: UnixTime) -> i64 {
+    let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    ms(time.since(now)) - ms(now.since(time))
 }
 
 /// Octets kept of what a proxy says: an identity has 253 at most, a path in a pod is shorter.
@@ -73,6 +85,8 @@ pub struct Proxy {
     pub since: Option<Since>,
     /// Why the last reading failed, if it did.
     pub failure: Option<String>,
+    /// How far its clock was ahead of ours at the last reading, in milliseconds, give or take what the reading took.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// A moment since which something is so.
@@ -91,6 +105,7 @@ impl Proxy {
         if before != Some(&says.tls) {
             self.since = Some(Since { at: now, is_exact: before.is_some() });
         }
+        self.clock_ahead_ms = says.time.map(|time| ahead_ms(time, now));
         (self.says, self.failure) = (Some(says), None);
     }
 }
@@ -113,6 +128,16 @@ mod tests {
         proxy.take(saying("true"), at(14));
         proxy.take(Says { fingerprint: Some("a".to_owned()), ..saying("true") }, at(16));
         assert_eq!(proxy.since, Some(Since { at: at(14), is_exact: true }));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_from_ours() {
+        let at = UnixTime::from_secs;
+        let mut proxy = Proxy::default();
+        for (time, ahead) in [(Some(at(160)), Some(60_000)), (Some(at(99)), Some(-1_000)), (None, None)] {
+            proxy.take(Says { time, ..saying("true") }, at(100));
+            assert_eq!(proxy.clock_ahead_ms, ahead);
+        }
     }
 
     #[test]

@@ -76,14 +76,18 @@ pub fn edges(pairs: &[(String, String)]) -> Result<EdgesQuery, Invalid> {
     Ok(EdgesQuery { namespace, grain, window })
 }
 
-fn values<'a>(
+/// What was given, by name; an empty value is an absent one. Of the parameters, `known` are all there are.
+pub(crate) fn values<'a>(
     pairs: &'a [(String, String)],
     known: &[&'static str],
 ) -> Result<BTreeMap<&'static str, &'a str>, Invalid> {
     let mut values = BTreeMap::new();
     for (name, value) in pairs {
         let Some(known) = known.iter().copied().find(|known| known == name) else {
-            let remedy = format!("no such parameter; there are {}", known.join(", "));
+            let remedy = match known {
+                [] => "no such parameter; there are none here".to_owned(),
+                known => format!("no such parameter; there are {}", known.join(", ")),
+            };
             return Err(Invalid::new("parameter", name, &remedy));
         };
         if value.len() > MAX_VALUE {

@@ -7,7 +7,9 @@ use conduit_k8s::{
     cache::{Cache, without_managed_fields},
     cause::News,
     injected_tls, is_meshed,
-    owned::{IDENTITY_VOLUME, PORT_ADMIN, PORT_NAME_METRICS, PORT_TAP, PROXY_CONTAINER},
+    owned::{
+        ANNOTATION_PROXY_VERSION, IDENTITY_VOLUME, PORT_ADMIN, PORT_NAME_METRICS, PORT_TAP, PROXY_CONTAINER,
+    },
     owner::{Controller, OwnerSnapshots, owner},
     watch::{Follow, Object as Followed, Source, Timing},
 };
@@ -252,6 +254,7 @@ fn pod(object: &KubePod, owners: &OwnerSnapshots, control_plane: &ControlPlane) 
             .as_ref()
             .and_then(|at| Some(UnixTime::from_secs(u64::try_from(at.0.as_second()).ok()?))),
         mounts: mounted_secret(object),
+        proxy_version: annotation(object, ANNOTATION_PROXY_VERSION).filter(|_| meshed),
     }
 }
 
@@ -287,6 +290,10 @@ const READY: &str = "Ready";
 fn is_ready(status: Option<&PodStatus>) -> bool {
     let conditions = status.and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|one| one.type_ == READY && one.status == "True")
+}
+
+fn annotation(object: &KubePod, name: &str) -> Option<String> {
+    object.metadata.annotations.as_ref()?.get(name).cloned()
 }
 
 /// The Secret in the volume that only the proxy mounts.

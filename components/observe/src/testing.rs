@@ -22,6 +22,7 @@ pub(crate) fn pod(namespace: &str, deployment: &str, number: u32) -> Pod {
         identity: None,
         created: None,
         mounts: None,
+        proxy_version: None,
         name,
     }
 }

@@ -31,6 +31,7 @@ mod between;
 mod end;
 mod seen;
 
+pub(crate) use answer::moment;
 pub use answer::{End, Link, Seen, State, Step, Verdict, Why};
 pub(crate) use seen::LATEST;
 

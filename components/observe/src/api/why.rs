@@ -2,9 +2,9 @@
 
 use axum::{Json, extract::State};
 
-use super::{Api, Pairs, pairs};
+use super::{Api, Pairs, diagnosis::must_exist, pairs, parameters::Given};
 use crate::{
-    inventory::{Inventory, Object},
+    inventory::Object,
     kind::Kind,
     problem::Problem,
     query::{DEFAULT_WINDOW, Invalid, parse_resource},
@@ -13,9 +13,6 @@ use crate::{
 
 /// The parameters there are, in alphabetical order.
 pub(super) const PARAMETERS: [&str; 4] = ["from", "namespace", "to", "to_namespace"];
-
-/// The longest value of a parameter: no name of Kubernetes is longer than 253 octets.
-const MAX_VALUE: usize = 512;
 
 pub(super) async fn why(State(api): State<Api>, parameters: Pairs) -> Result<Json<Why>, Problem> {
     let question = question(&pairs(parameters)?)?;
@@ -34,22 +31,10 @@ pub(super) async fn why(State(api): State<Api>, parameters: Pairs) -> Result<Jso
 }
 
 fn question(pairs: &[(String, String)]) -> Result<Question, Invalid> {
-    let mut values = [None; PARAMETERS.len()];
-    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        let Some(at) = PARAMETERS.iter().position(|known| known == name) else {
-            let remedy = format!("no such parameter; there are {}", PARAMETERS.join(", "));
-            return Err(Invalid::new("parameter", name, &remedy));
-        };
-        if value.len() > MAX_VALUE {
-            return Err(Invalid::new(PARAMETERS[at], value, &format!("at most {MAX_VALUE} octets")));
-        }
-        if values[at].replace(value.as_str()).is_some() {
-            return Err(Invalid::new(PARAMETERS[at], value, "given twice"));
-        }
-    }
-    let [from, namespace, to, to_namespace] = values;
-    let namespace = namespace.ok_or_else(|| Invalid::new("namespace", "", "say in which namespace"))?;
-    let from = from.ok_or_else(|| Invalid::new("from", "", "say who sends: TYPE/NAME"))?;
+    let given = Given::read(pairs, &PARAMETERS)?;
+    let namespace = given.must("namespace", "say in which namespace")?;
+    let from = given.must("from", "say who sends: TYPE/NAME")?;
+    let (to, to_namespace) = (given.get("to"), given.get("to_namespace"));
     let to = to.map(|to| end("to", to, to_namespace.unwrap_or(namespace), End::To)).transpose()?;
     if let (None, Some(unused)) = (&to, to_namespace) {
         return Err(Invalid::new("to_namespace", unused, "say who receives as well, with to"));
@@ -65,16 +50,6 @@ fn end(parameter: &'static str, text: &str, namespace: &str, end: End) -> Result
         (Some(_), Some(_)) => Err(refused("name a workload or a pod")),
         _ => Err(refused("name one, TYPE/NAME")),
     }
-}
-
-fn must_exist(parameter: &str, object: &Object, inventory: &Inventory) -> Result<(), Problem> {
-    if inventory.has(object) {
-        return Ok(());
-    }
-    let Object { kind, namespace, name } = object;
-    let detail =
-        format!("there is no {kind} {name} in the namespace {namespace}; name another, or another namespace");
-    Err(Problem::not_found(parameter, name, detail))
 }
 
 #[cfg(test)]

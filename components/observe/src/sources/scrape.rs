@@ -208,7 +208,7 @@ impl Failures {
 
 /// Why a pod's metrics are missing.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(crate) enum ReadError {
     #[error("{addr} did not answer within {deadline:?}")]
     Slow { addr: SocketAddr, deadline: Duration },
     #[error("{addr} cannot be reached: {source}")]
@@ -227,8 +227,35 @@ enum ReadError {
     Full(#[from] Full),
 }
 
-/// One connection, one request. The caller owns the deadline.
+/// A proxy's metrics, read while they come: only the few lines that matter are kept. The caller owns the deadline.
 async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<Reading, ReadError> {
+    let mut reading = Reading::default();
+    let unreadable = |source| ReadError::Unreadable { addr, source };
+    exchange(net, addr, max_bytes, |data| reading.feed(data).map_err(unreadable)).await?;
+    reading.finish().map_err(unreadable)
+}
+
+/// What `addr` serves as its metrics, as it is. The caller owns the deadline.
+///
+/// # Errors
+/// It cannot be reached, or serves something else, or more than `max_bytes`.
+pub(crate) async fn text(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<Vec<u8>, ReadError> {
+    let mut text = Vec::new();
+    exchange(net, addr, max_bytes, |data| {
+        text.extend_from_slice(data);
+        Ok(())
+    })
+    .await?;
+    Ok(text)
+}
+
+/// One connection, one request; `each` is given the answer as it comes.
+async fn exchange(
+    net: &Net,
+    addr: SocketAddr,
+    max_bytes: usize,
+    mut each: impl FnMut(&[u8]) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
     let io = net.connect(addr).await.map_err(|source| ReadError::Unreachable { addr, source })?;
     let http = |source| ReadError::Http { addr, source };
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(http)?;
@@ -243,9 +270,7 @@ async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<Reading,
         if response.status() != StatusCode::OK {
             return Err(ReadError::Status { addr, status: response.status() });
         }
-        let unreadable = |source| ReadError::Unreadable { addr, source };
-        let (mut reading, mut body, mut octets) = (Reading::default(), response.into_body(), 0);
-        // Read as it comes: only the few lines that matter are kept.
+        let (mut body, mut octets) = (response.into_body(), 0);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(http)?;
             let data = frame.data_ref().map_or(&[][..], |data| data);
@@ -253,9 +278,9 @@ async fn fetch(net: &Net, addr: SocketAddr, max_bytes: usize) -> Result<Reading,
             if octets > max_bytes {
                 return Err(ReadError::TooLong { addr, max_bytes });
             }
-            reading.feed(data).map_err(unreadable)?;
+            each(data)?;
         }
-        reading.finish().map_err(unreadable)
+        Ok(())
     };
     // The connection is driven only as long as its one exchange takes; how it ends shows there.
     let drive = async {

@@ -203,6 +203,6 @@ impl fmt::Display for Seen {
 }
 
 /// In RFC 3339; none beyond its years.
-pub(super) fn moment(at: UnixTime) -> Option<String> {
+pub(crate) fn moment(at: UnixTime) -> Option<String> {
     Some(Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok()?.to_string())
 }

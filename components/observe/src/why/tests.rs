@@ -60,6 +60,7 @@ impl World {
             not_after: Some(UnixTime::from_secs(NOW + 7_260)),
             failing: None,
             destination_up: Some(true),
+            time: None,
         };
         let pod = Pod {
             identity: Some(identity),
@@ -73,7 +74,7 @@ impl World {
 
     fn says(&mut self, pod: &str, says: Says) {
         let since = Some(Since { at: UnixTime::from_secs(NOW - 30), is_exact: true });
-        let proxy = Proxy { says: Some(says), since, failure: None };
+        let proxy = Proxy { says: Some(says), since, ..Proxy::default() };
         self.proxies.insert(PodName::new("shop", pod), proxy);
     }
 
