@@ -41,6 +41,7 @@ Examples:
   conduit stat deploy/web -n emojivoto -o wide      with peers and reasons for plaintext
   conduit stat po -n emojivoto --from deploy/web    the pods that web calls
   conduit stat au -n emojivoto                      by the name that clients use
+  conduit stat po -n emojivoto -l app=web-svc       the pods with a label
   conduit stat all -A                               everything
   conduit stat deploy -A --sort-by tls -w           the least encrypted first, live")]
 pub struct Args {
@@ -48,6 +49,9 @@ pub struct Args {
     target: Target,
     #[command(flatten)]
     scope: Scope,
+    /// Only what has a running pod with such labels, such as app=web,tier!=back
+    #[arg(long, short = 'l', value_name = "LABELS", value_parser = selector)]
+    selector: Option<String>,
     /// How far back to look: up to 10m
     #[arg(long, short = 't', value_name = "DURATION", default_value = "1m", value_parser = window)]
     time_window: String,
@@ -108,6 +112,14 @@ pub struct Target {
 /// It is no duration.
 pub fn window(value: &str) -> Result<String, String> {
     request::window(value).map(|_| value.to_owned()).map_err(|invalid| invalid.remedy)
+}
+
+/// Parses conditions on labels.
+///
+/// # Errors
+/// They are none.
+pub fn selector(value: &str) -> Result<String, String> {
+    request::selector(value).map(|_| value.to_owned()).map_err(|invalid| invalid.remedy)
 }
 
 impl Target {
@@ -193,6 +205,7 @@ impl Args {
 
     fn parameters(&self, client: &Client) -> Vec<(&'static str, String)> {
         let optional = [
+            ("selector", &self.selector),
             ("to", &self.to),
             ("to_namespace", &self.to_namespace),
             ("from", &self.from),
@@ -289,6 +302,7 @@ mod tests {
 
     #[test]
     fn flags_become_parameters() {
+        assert_eq!(parameters("po -l app=web"), "type=po window=1m namespace=default selector=app=web");
         assert_eq!(parameters("deploy web"), "type=deploy/web window=1m namespace=default");
         assert_eq!(
             parameters("po -A -t 10m --to svc/db --to-namespace data --from deploy/web"),
@@ -300,7 +314,7 @@ mod tests {
     fn rows_are_put_in_order_within_their_kinds() {
         use conduit_observe::{
             kind::Kind,
-            row::{Counts, Latency},
+            row::{Bytes, Counts, Latency},
         };
         let row = |kind, name: &str, rps, tls| Row {
             kind,
@@ -311,6 +325,7 @@ mod tests {
             success: None,
             rps,
             latency_ms: Latency::default(),
+            bytes: Bytes::default(),
             tls,
             counts: Counts::default(),
             plaintext: [].into(),

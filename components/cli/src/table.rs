@@ -68,7 +68,7 @@ fn columns(style: Style) -> Vec<Column> {
     let numbers = ["MESHED", "SUCCESS", "RPS", "LATENCY_P50", "LATENCY_P95", "LATENCY_P99", "TLS"];
     columns.extend(numbers.map(number));
     if style.wide {
-        columns.extend(["TLS_CONN", "PROBES"].map(number));
+        columns.extend(["TLS_CONN", "RECEIVED", "SENT", "PROBES"].map(number));
         columns.extend(["PLAINTEXT", "PEERS"].map(text));
     }
     columns
@@ -104,6 +104,9 @@ impl Line {
             let counts = row.counts;
             let connections = (counts.connections > 0.0).then_some(counts.connections);
             cells.push(or_none(connections, |all| format!("{:.0}/{all:.0}", counts.tls_connections)));
+            cells.extend(
+                [row.bytes.received_per_s, row.bytes.sent_per_s].map(|rate| or_none(rate, per_second)),
+            );
             cells.push(or_none((counts.probes > 0.0).then_some(counts.probes), |probes| {
                 format!("{probes:.0}")
             }));
@@ -133,6 +136,13 @@ pub fn listed(items: Vec<String>) -> String {
 
 fn or_none(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), show)
+}
+
+/// Bytes a second, in powers of a thousand.
+fn per_second(bytes: f64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let unit = units.into_iter().find(|(size, _)| bytes >= *size);
+    unit.map_or_else(|| format!("{bytes:.0}B/s"), |(size, name)| format!("{:.1}{name}/s", bytes / size))
 }
 
 /// A percentage that rounds to 0 only if it is 0, and to 100 only if it is 100: whether all of the traffic is
@@ -197,7 +207,7 @@ fn width(cell: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use conduit_observe::row::{Counts, Latency};
+    use conduit_observe::row::{Bytes, Counts, Latency};
 
     use super::*;
 
@@ -212,6 +222,7 @@ mod tests {
             success: None,
             rps: None,
             latency_ms: Latency::default(),
+            bytes: Bytes::default(),
             tls: None,
             counts: Counts::default(),
             plaintext: [].into(),
@@ -268,13 +279,14 @@ mod tests {
             plaintext: [("no_proxy_tls".to_owned(), 7.0), ("handshake_failed (timeout)".to_owned(), 9.0)]
                 .into(),
             peers: ["web.deployment.emojivoto.conduit-managed.conduit.svc.cluster.local".to_owned()].into(),
+            bytes: Bytes { received_per_s: Some(2_345.0), sent_per_s: Some(0.0) },
             counts: Counts { probes: 12.0, connections: 4.0, tls_connections: 3.0, ..Counts::default() },
             ..busy(Kind::Deployment, "web")
         };
         let style = Style { wide: true, headers: false, ..Style::default() };
         insta::assert_snapshot!(stat(&[row, idle(Kind::Deployment, "bot")], style), @r"
-        web   1/1   100.00%   2.0rps   1ms   2ms   1235ms   100%   3/4   12   handshake_failed(timeout)=9,no_proxy_tls=7   web.deployment.emojivoto
-        bot   1/1         -        -     -     -        -      -     -    -   -                                            -
+        web   1/1   100.00%   2.0rps   1ms   2ms   1235ms   100%   3/4   2.3kB/s   0B/s   12   handshake_failed(timeout)=9,no_proxy_tls=7   web.deployment.emojivoto
+        bot   1/1         -        -     -     -        -      -     -         -      -    -   -                                            -
         ");
     }
 

@@ -48,6 +48,9 @@ pub struct Filter {
     target: Target,
     #[command(flatten)]
     scope: Scope,
+    /// Only the proxies of pods with such labels, such as app=web,tier!=back
+    #[arg(long, short = 'l', value_name = "LABELS", value_parser = crate::stat::selector)]
+    selector: Option<String>,
     /// Only requests to this TYPE or TYPE/NAME
     #[arg(long, value_name = "RESOURCE", value_parser = ResourceParser, hide_possible_values = true)]
     to: Option<String>,
@@ -140,6 +143,7 @@ impl Filter {
     /// The parameters that say so, and how many requests a second are wanted.
     pub fn parameters(&self, client: &Client, max_rps: &str) -> Vec<(&'static str, String)> {
         let optional = [
+            ("selector", &self.selector),
             ("to", &self.to),
             ("to_namespace", &self.to_namespace),
             ("scheme", &self.scheme),
@@ -357,14 +361,15 @@ mod tests {
     #[test]
     fn filters_become_parameters() {
         let client = Client::at(TokioNetwork::shared(), "127.0.0.1:1".to_owned());
-        let args = parse("deploy web -n shop --to svc/db --method get --path /a --max-rps 5");
+        let args = parse("deploy web -n shop -l app=web --to svc/db --method get --path /a --max-rps 5");
         let parameters: Vec<_> = args
             .filter
             .parameters(&client, &args.max_rps)
             .into_iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        let expected = "type=deploy/web max_rps=5 namespace=shop to=svc/db method=get path=/a";
+        let expected =
+            "type=deploy/web max_rps=5 namespace=shop selector=app=web to=svc/db method=get path=/a";
         assert_eq!(parameters.join(" "), expected);
     }
 

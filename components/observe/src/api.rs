@@ -238,7 +238,7 @@ mod tests {
     use super::*;
     use crate::{
         edges::{Edge, Edges, End, Side},
-        row::{Counts, Latency, Row, Unscraped},
+        row::{Bytes, Counts, Latency, Row, Unscraped},
     };
 
     fn document() -> Value {
@@ -287,6 +287,7 @@ mod tests {
             success: None,
             rps: None,
             latency_ms: Latency::default(),
+            bytes: Bytes::default(),
             tls: None,
             counts: Counts::default(),
             plaintext: [("disabled".to_owned(), 1.0)].into(),

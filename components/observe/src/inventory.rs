@@ -136,6 +136,14 @@ impl Inventory {
         self.in_namespace(namespace).filter(move |pod| service.is_some_and(|service| service.selects(pod)))
     }
 
+    /// The names of the Services that `pod` answers for.
+    pub fn services_of(&self, pod: &Pod) -> impl Iterator<Item = &str> {
+        let selecting = |((namespace, _), service): &(&(String, String), &Service)| {
+            *namespace == pod.name.namespace && service.selects(pod)
+        };
+        self.services.iter().filter(selecting).map(|((_, name), _)| name.as_str())
+    }
+
     /// The pods of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Pod>> {
         let own = namespace.to_owned();

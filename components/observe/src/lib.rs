@@ -3,6 +3,7 @@
 //! # Map
 //! What is asked and answered, pure:
 //! - `kind.rs`: the types of rows; `query.rs`: what can be asked; `request.rs`: the same from HTTP parameters
+//! - `selector.rs`: selecting by labels
 //! - `stat.rs`: samples to rows; `edges.rs`: samples to who talks to whom; `hop.rs`: which row a sample belongs to; `authority.rs`, `quantile.rs`: its arithmetic
 //! - `why.rs`: from two ends and what is known of them to the first broken link between them; `proxies.rs`: what a proxy
 //!   says of itself; `diagnosis.rs`: what is told of all of them; `reach.rs`: single pods, asked when somebody wants to know
@@ -55,6 +56,7 @@ pub mod request;
 mod resources;
 pub mod row;
 pub mod samples;
+pub mod selector;
 mod server;
 pub mod sources;
 pub mod stat;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::kind::Kind;
+use crate::{kind::Kind, selector::Selector};
 
 /// The longest window: what the embedded source keeps.
 pub const MAX_WINDOW: Duration = Duration::from_secs(600);
@@ -36,6 +36,8 @@ pub struct Query {
     pub namespace: Option<String>,
     /// Only the row of this name.
     pub name: Option<String>,
+    /// Only rows that have a running pod with such labels.
+    pub selector: Option<Selector>,
     /// Only requests that go to these.
     pub to: Option<Selection>,
     /// Only requests that come from these.
@@ -65,6 +67,9 @@ impl Query {
                 "a name does not identify one object across namespaces; give the namespace instead",
             ));
         }
+        if self.selector.is_some() {
+            self.validate_selector()?;
+        }
         if let Some(from) = &self.from
             && matches!(from.kind, Kind::Authority | Kind::Service)
         {
@@ -72,6 +77,20 @@ impl Query {
             return Err(Invalid::new("from", from.kind.as_str(), why));
         }
         check_window(self.window)
+    }
+
+    fn validate_selector(&self) -> Result<(), Invalid> {
+        if self.name.is_some() {
+            let why = "labels select among all of a type; leave the name or the selector out";
+            return Err(Invalid::new("selector", "", why));
+        }
+        match self.kinds[..] {
+            [kind @ (Kind::Authority | Kind::Namespace)] => {
+                let why = "labels are those of pods; select workloads, pods or services by them";
+                Err(Invalid::new("selector", kind.as_str(), why))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -142,6 +161,7 @@ mod tests {
             kinds: vec![Kind::Deployment],
             namespace: Some("shop".into()),
             name: None,
+            selector: None,
             to: None,
             from: None,
             window: DEFAULT_WINDOW,
@@ -150,6 +170,10 @@ mod tests {
 
     fn selection(kind: Kind) -> Option<Selection> {
         Some(Selection { kind, namespace: None, name: None })
+    }
+
+    fn selector(text: &str) -> Option<Selector> {
+        Some(text.parse().unwrap())
     }
 
     #[test]
@@ -176,6 +200,8 @@ mod tests {
             ("name", Query { name: Some("web".into()), kinds: Kind::IN_ALL.to_vec(), ..query() }),
             ("from", Query { from: selection(Kind::Authority), ..query() }),
             ("from", Query { from: selection(Kind::Service), ..query() }),
+            ("selector", Query { selector: selector("app=web"), name: Some("web".into()), ..query() }),
+            ("selector", Query { selector: selector("app=web"), kinds: vec![Kind::Authority], ..query() }),
             ("window", Query { window: Duration::from_secs(1), ..query() }),
             ("window", Query { window: Duration::from_secs(601), ..query() }),
         ];

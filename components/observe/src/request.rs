@@ -6,11 +6,22 @@ use crate::{
     edges::Grain,
     kind::Kind,
     query::{DEFAULT_WINDOW, Invalid, Query, Selection, check_window, parse_resource},
+    selector::{NotASelector, Selector},
 };
 
 /// The parameters there are, in alphabetical order.
-pub const PARAMETERS: [&str; 9] =
-    ["all_namespaces", "from", "from_namespace", "name", "namespace", "to", "to_namespace", "type", "window"];
+pub const PARAMETERS: [&str; 10] = [
+    "all_namespaces",
+    "from",
+    "from_namespace",
+    "name",
+    "namespace",
+    "selector",
+    "to",
+    "to_namespace",
+    "type",
+    "window",
+];
 
 /// The longest value of a parameter: no name of Kubernetes is longer than 253 octets.
 const MAX_VALUE: usize = 512;
@@ -35,6 +46,7 @@ pub fn stat(pairs: &[(String, String)]) -> Result<Query, Invalid> {
         kinds: kind.map_or_else(|| Kind::IN_ALL.to_vec(), |kind| vec![kind]),
         to: selection("to", get("to"), get("to_namespace"), namespace.as_deref())?,
         from: selection("from", get("from"), get("from_namespace"), namespace.as_deref())?,
+        selector: get("selector").map(selector).transpose()?,
         name: name.or(get("name").map(str::to_owned)),
         window: get("window").map_or(Ok(DEFAULT_WINDOW), window)?,
         namespace,
@@ -124,6 +136,14 @@ fn selection(
     Ok(Some(Selection { kind, namespace: namespace.map(str::to_owned), name }))
 }
 
+/// Reads conditions on labels.
+///
+/// # Errors
+/// They are none.
+pub fn selector(value: &str) -> Result<Selector, Invalid> {
+    value.parse().map_err(|error: NotASelector| Invalid::new("selector", value, &error.to_string()))
+}
+
 /// Reads `true` or `false`.
 ///
 /// # Errors
@@ -210,7 +230,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        let cases: [(&str, &[(&str, &str)]); 9] = [
+        let cases: [(&str, &[(&str, &str)]); 10] = [
+            ("selector", &[("type", "po"), ("selector", "a b")]),
             ("type", &[]),
             ("type", &[("type", "widgets")]),
             ("parameter", &[("type", "po"), ("typo", "1")]),

@@ -48,6 +48,9 @@ pub struct Row {
     pub rps: Option<f64>,
     /// Time to the first byte of the response.
     pub latency_ms: Latency,
+    /// What crossed between pods.
+    #[serde(default)]
+    pub bytes: Bytes,
     /// What went over mutual TLS of all that crossed between pods, from 0 to 1: responses, or connections where there
     /// were no responses.
     pub tls: Option<f64>,
@@ -82,6 +85,15 @@ pub struct Latency {
     pub p95: Option<f64>,
     /// Of 99 in a hundred.
     pub p99: Option<f64>,
+}
+
+/// Bytes a second over connections between pods, inside TLS, as the row's own side sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Bytes {
+    /// What came.
+    pub received_per_s: Option<f64>,
+    /// What went.
+    pub sent_per_s: Option<f64>,
 }
 
 /// Sums over the window, probes left out.

@@ -46,6 +46,10 @@ pub struct Samples {
     pub latencies: Vec<Measured>,
     /// Connections that were open at some time in the window.
     pub connections: Vec<Counted>,
+    /// Bytes that came over connections.
+    pub received: Vec<Counted>,
+    /// Bytes that went over connections.
+    pub sent: Vec<Counted>,
     /// Meshed pods whose numbers are missing or stale.
     pub unscraped: Vec<Unscraped>,
 }

@@ -25,19 +25,23 @@ use crate::{
     kind::Kind,
     quantile::{Buckets, quantile},
     query::{Query, Selection},
-    row::{Counts, Latency, Row},
+    row::{Bytes, Counts, Latency, Row},
     samples::{Counted, Labels, Measured, Samples, Source},
 };
 
 /// Answers `query`. Rows come by kind in the query's order, then by namespace and name.
 pub fn rows(query: &Query, samples: &Samples, inventory: &Inventory) -> Vec<Row> {
     let meshed = inventory.meshed();
-    let mut table = Table { query, samples, inventory, tallies: BTreeMap::new() };
+    let selected = query.selector.as_ref().map(|selector| selector.objects(inventory));
+    let mut table = Table { query, samples, inventory, selected, tallies: BTreeMap::new() };
     if table.is_plain() {
         table.list(&meshed);
     }
     samples.responses.iter().for_each(|sample| table.response(sample));
     samples.connections.iter().for_each(|sample| table.connection(sample));
+    for (sample, is_received) in bytes(samples) {
+        table.bytes(sample, is_received);
+    }
     samples.latencies.iter().for_each(|sample| table.latency(sample));
     table.into_rows(&meshed)
 }
@@ -46,6 +50,8 @@ struct Table<'a> {
     query: &'a Query,
     samples: &'a Samples,
     inventory: &'a Inventory,
+    /// What the query's selector means; all without.
+    selected: Option<BTreeSet<Object>>,
     tallies: BTreeMap<Object, Tally>,
 }
 
@@ -69,17 +75,24 @@ impl Table<'_> {
     }
 
     fn connection(&mut self, sample: &Counted) {
-        // Of the two connections that a proxy has for each one of the application, the one between pods.
-        let between_pods = match sample.labels.get("direction") {
-            Some("inbound") => "src",
-            _ => "dst",
-        };
-        if sample.labels.get("peer").is_some_and(|peer| peer != between_pods) {
+        if !is_between_pods(&sample.labels) {
             return;
         }
         let peer = self.peer_label();
         for object in self.objects(&sample.source, &sample.labels) {
             self.tallies.entry(object).or_default().connection(sample, peer);
+        }
+    }
+
+    fn bytes(&mut self, sample: &Counted, is_received: bool) {
+        if !is_between_pods(&sample.labels) || crossed(&sample.labels).is_none() {
+            return;
+        }
+        // Where a client's proxy speaks of a server's row, what it sent is what the server received.
+        let is_inbound = sample.labels.get("direction") == Some("inbound");
+        for object in self.objects(&sample.source, &sample.labels) {
+            let is_own = is_inbound || self.is_client(object.kind);
+            self.tallies.entry(object).or_default().bytes(sample, is_received == is_own);
         }
     }
 
@@ -114,7 +127,7 @@ impl Table<'_> {
         {
             return Vec::new();
         }
-        let row_of = |kind| match from.is_none() && to.is_some() {
+        let row_of = |kind| match self.is_client(kind) {
             true => hop.client(kind),
             false => hop.server(kind),
         };
@@ -126,10 +139,17 @@ impl Table<'_> {
         kinds.filter_map(row_of).filter(|object| self.is_asked_for(object)).filter(listed).collect()
     }
 
+    /// Whether rows of `kind` are clients.
+    fn is_client(&self, kind: Kind) -> bool {
+        let is_of_servers = matches!(kind, Kind::Service | Kind::Authority);
+        self.query.from.is_none() && self.query.to.is_some() && !is_of_servers
+    }
+
     fn is_asked_for(&self, object: &Object) -> bool {
         let Query { kinds, namespace, name, .. } = self.query;
         let target = Selection { kind: object.kind, namespace: namespace.clone(), name: name.clone() };
-        kinds.contains(&object.kind) && selects(&target, object)
+        let is_selected = || self.selected.as_ref().is_none_or(|selected| selected.contains(object));
+        kinds.contains(&object.kind) && selects(&target, object) && is_selected()
     }
 
     /// The label that names the identity at the other end of a row.
@@ -148,6 +168,21 @@ impl Table<'_> {
     }
 }
 
+/// What came and what went, and whether it came.
+fn bytes(samples: &Samples) -> impl Iterator<Item = (&Counted, bool)> {
+    let received = samples.received.iter().map(|sample| (sample, true));
+    received.chain(samples.sent.iter().map(|sample| (sample, false)))
+}
+
+/// Of the two connections that a proxy has for each one of the application, whether this is the one between pods.
+fn is_between_pods(labels: &Labels) -> bool {
+    let between_pods = match labels.get("direction") {
+        Some("inbound") => "src",
+        _ => "dst",
+    };
+    labels.get("peer").is_none_or(|peer| peer == between_pods)
+}
+
 /// The `tls` label of the kubelet's probes.
 const PROBE: &str = "kubelet_probe";
 /// The `tls` labels of what never left its pod.
@@ -159,6 +194,8 @@ struct Tally {
     counts: Counts,
     rps: f64,
     buckets: Buckets,
+    received_per_s: f64,
+    sent_per_s: f64,
     plaintext: BTreeMap<String, f64>,
     plaintext_connections: BTreeMap<String, f64>,
     peers: BTreeSet<String>,
@@ -201,6 +238,14 @@ impl Tally {
         }
     }
 
+    fn bytes(&mut self, Counted { source, count, .. }: &Counted, is_received: bool) {
+        if source.covered.is_zero() {
+            return;
+        }
+        let rate = if is_received { &mut self.received_per_s } else { &mut self.sent_per_s };
+        *rate += count / source.covered.as_secs_f64();
+    }
+
     fn peer(&mut self, labels: &Labels, peer: &str) {
         if self.peers.len() < Row::MAX_PEERS
             && let Some(identity) = labels.get(peer)
@@ -211,7 +256,9 @@ impl Tally {
 }
 
 fn row(meshed: &BTreeMap<Object, Meshed>, object: Object, tally: Tally) -> Row {
-    let Tally { counts, rps, buckets, plaintext, plaintext_connections, peers } = tally;
+    let Tally { counts, rps, buckets, received_per_s, sent_per_s, plaintext, plaintext_connections, peers } =
+        tally;
+    let per_s = |rate: f64| (counts.connections > 0.0).then_some(rate);
     let is_opaque = counts.crossed == 0.0;
     let responses = counts.success + counts.failure;
     let pods = (object.kind != Kind::Authority).then(|| meshed.get(&object).copied().unwrap_or_default());
@@ -223,6 +270,7 @@ fn row(meshed: &BTreeMap<Object, Meshed>, object: Object, tally: Tally) -> Row {
         success: share(counts.success, responses),
         rps: (responses > 0.0).then_some(rps),
         latency_ms: Latency { p50: at(0.5), p95: at(0.95), p99: at(0.99) },
+        bytes: Bytes { received_per_s: per_s(received_per_s), sent_per_s: per_s(sent_per_s) },
         tls: share(counts.tls, counts.crossed).or_else(|| share(counts.tls_connections, counts.connections)),
         namespace: object.namespace,
         name: object.name,

@@ -134,10 +134,11 @@ impl Taps {
         if pods.is_empty() {
             let place =
                 target.namespace.as_ref().map_or_else(String::new, |n| format!(" in the namespace {n}"));
+            let labels = if query.selector.is_some() { " with such labels" } else { "" };
             return Err(Problem::not_found(
                 "type",
                 &name,
-                format!("there is no running pod of {name}{place}"),
+                format!("there is no running pod of {name}{place}{labels}"),
             ));
         }
         if !pods.iter().any(|pod| pod.identity.is_some()) {

@@ -55,6 +55,7 @@ mod tests {
             success: None,
             rps: None,
             latency_ms: Default::default(),
+            bytes: Default::default(),
             tls: None,
             counts: Default::default(),
             plaintext: plaintext.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),

@@ -66,6 +66,7 @@ impl View {
             kinds: kinds.to_vec(),
             namespace: namespace.map(str::to_owned),
             name: name.map(str::to_owned),
+            selector: None,
             to: None,
             from: None,
             window: DEFAULT_WINDOW,

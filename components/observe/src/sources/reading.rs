@@ -23,6 +23,10 @@ pub enum Metric {
     Closes,
     /// Connections that are open, a gauge.
     Open,
+    /// Bytes that came over connections.
+    Received,
+    /// Bytes that went over connections.
+    Sent,
 }
 
 impl Metric {
@@ -32,6 +36,8 @@ impl Metric {
             "response_latency_ms_bucket" => Some(Self::Latency),
             "tcp_close_total" => Some(Self::Closes),
             "tcp_open_connections" => Some(Self::Open),
+            "tcp_read_bytes_total" => Some(Self::Received),
+            "tcp_write_bytes_total" => Some(Self::Sent),
             _ => None,
         }
     }

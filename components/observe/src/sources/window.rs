@@ -265,14 +265,18 @@ impl Past {
             }
             let (source, labels) = (source.clone(), labels.clone());
             let ago = grown.trail.last().map_or(Duration::ZERO, |last| now.since(last));
-            match metric {
-                Metric::Latency => samples.latencies.push(Measured { source, labels, buckets }),
-                Metric::Responses => samples.responses.push(Counted { source, labels, count, ago }),
-                // What closed within the window was open in it, and so is what is open now.
-                Metric::Closes | Metric::Open => {
-                    samples.connections.push(Counted { source, labels, count, ago });
+            let counts = match metric {
+                Metric::Latency => {
+                    samples.latencies.push(Measured { source, labels, buckets });
+                    continue;
                 }
-            }
+                Metric::Responses => &mut samples.responses,
+                // What closed within the window was open in it, and so is what is open now.
+                Metric::Closes | Metric::Open => &mut samples.connections,
+                Metric::Received => &mut samples.received,
+                Metric::Sent => &mut samples.sent,
+            };
+            counts.push(Counted { source, labels, count, ago });
         }
         for (labels, count) in self.gauges.iter().filter(|(_, count)| self.is_current && **count > 0.0) {
             samples.connections.push(Counted {
@@ -334,7 +338,8 @@ fn apart(metric: Metric, counts: impl Iterator<Item = f64>) -> Vec<f64> {
     }
 }
 
-/// A count of things as a number of 32 bits, which an increase between two readings does not exceed.
+/// A count of things as a number of 32 bits, which an increase between two readings does not exceed; one of bytes may,
+/// when there were more than 4 GiB, and is then counted as that.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
 fn whole(count: f64) -> u32 {
     count.round() as u32

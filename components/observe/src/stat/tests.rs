@@ -62,6 +62,15 @@ impl World {
         self.samples.connections.push(counted);
     }
 
+    /// Notes bytes that `pod` received and sent.
+    fn moved(&mut self, pod: &str, (received, sent): (f64, f64), labels: &str) {
+        let counted =
+            |count| Counted { source: self.source(pod), labels: read(labels), count, ago: Duration::ZERO };
+        let (received, sent) = (counted(received), counted(sent));
+        self.samples.received.push(received);
+        self.samples.sent.push(sent);
+    }
+
     fn took(&mut self, pod: &str, buckets: &[(f64, f64)], labels: &str) {
         let buckets = buckets.iter().map(|(upper, count)| (Bound::new(*upper).unwrap(), *count)).collect();
         self.samples.latencies.push(Measured { source: self.source(pod), labels: read(labels), buckets });
@@ -95,6 +104,7 @@ fn ask(kind: Kind) -> Query {
         kinds: vec![kind],
         namespace: Some("shop".to_owned()),
         name: None,
+        selector: None,
         to: None,
         from: None,
         window: WINDOW,
@@ -293,4 +303,47 @@ fn all_shows_every_kind_in_order() {
     let mut kinds: Vec<Kind> = rows.iter().map(|row| row.kind).collect();
     kinds.dedup();
     assert_eq!(kinds, [Kind::Deployment, Kind::Pod, Kind::Service]);
+}
+
+#[test]
+fn a_selector_leaves_what_has_a_pod_with_such_labels() {
+    let mut world = World::shop();
+    world.saw("shop/web-1", 60.0, "direction=inbound tls=true classification=success authority=web.shop");
+    let names = |selector: &str| {
+        let selector = Some(selector.parse().unwrap());
+        let rows = world.rows(&Query { kinds: Kind::IN_ALL.to_vec(), selector, ..ask(Kind::Pod) });
+        rows.iter().map(|row| format!("{}/{}", row.kind.short(), row.name)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("app=web"), "deploy/web po/web-1 po/web-2 svc/web");
+    assert_eq!(
+        names("app in (bot,emoji),!tier"),
+        "deploy/bot deploy/emoji po/bot-1 po/bot-2 po/emoji-1 po/emoji-2 svc/bot svc/emoji"
+    );
+    assert_eq!(names("app=nobody"), "");
+}
+
+#[test]
+fn bytes_are_those_that_the_row_itself_received_and_sent() {
+    let mut world = World::shop();
+    let (inside, outside) = ("direction=inbound tls=true peer=src", "direction=outbound tls=true peer=dst");
+    let to_emoji = format!("{outside} dst_namespace=shop dst_deployment=emoji dst_pod=emoji-1");
+    for (pod, labels) in [("shop/emoji-1", inside), ("shop/web-1", &to_emoji)] {
+        world.connected(pod, 1.0, labels);
+    }
+    world.moved("shop/emoji-1", (600.0, 6_000.0), inside);
+    world.moved("shop/web-1", (6_000.0, 600.0), &to_emoji);
+    // Neither what goes between the proxy and its application, nor the kubelet's probes.
+    world.moved("shop/emoji-1", (7.0, 7.0), "direction=inbound tls=internal_traffic peer=dst");
+    world.moved("shop/emoji-1", (7.0, 7.0), "direction=inbound tls=kubelet_probe peer=src");
+    let bytes = |query: &Query| {
+        let rows = world.rows(query);
+        let row = rows.iter().find(|row| row.bytes != Bytes::default()).unwrap();
+        (row.name.clone(), row.bytes.received_per_s.unwrap(), row.bytes.sent_per_s.unwrap())
+    };
+    let emoji = ("emoji".to_owned(), 10.0, 100.0);
+    assert_eq!(bytes(&ask(Kind::Deployment)), emoji);
+    let from = Query { from: select(Kind::Deployment, "web"), ..ask(Kind::Deployment) };
+    assert_eq!(bytes(&from), emoji);
+    let to = Query { to: select(Kind::Deployment, "emoji"), ..ask(Kind::Deployment) };
+    assert_eq!(bytes(&to), ("web".to_owned(), 100.0, 10.0));
 }

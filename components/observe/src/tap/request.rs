@@ -8,6 +8,7 @@ use crate::{
     inventory::{Inventory, Pod},
     kind::Kind,
     query::{Invalid, Selection, parse_resource},
+    selector::Selector,
 };
 
 /// Requests a second when none are given: v0.5.0's default.
@@ -20,7 +21,7 @@ const MAX_ADDRESSES: usize = 100;
 const MAX_VALUE: usize = 4096;
 
 /// The parameters there are, in alphabetical order.
-pub(crate) const PARAMETERS: [&str; 12] = [
+pub(crate) const PARAMETERS: [&str; 13] = [
     "all_namespaces",
     "authority",
     "max_rps",
@@ -29,6 +30,7 @@ pub(crate) const PARAMETERS: [&str; 12] = [
     "namespace",
     "path",
     "scheme",
+    "selector",
     "tls",
     "to",
     "to_namespace",
@@ -40,6 +42,8 @@ pub(crate) const PARAMETERS: [&str; 12] = [
 pub(crate) struct TapQuery {
     /// Whose proxies.
     pub(crate) target: Selection,
+    /// Only the proxies of pods with such labels.
+    pub(crate) selector: Option<Selector>,
     /// Only requests to these.
     pub(crate) to: Option<Selection>,
     /// Only requests that are such.
@@ -112,6 +116,7 @@ impl TapQuery {
         ];
         Ok(Self {
             target,
+            selector: get("selector").map(crate::request::selector).transpose()?,
             to,
             http: http.into_iter().flatten().collect(),
             tls: get("tls").map(tls).transpose()?,
@@ -122,7 +127,10 @@ impl TapQuery {
     /// The pods whose proxies are asked.
     pub(crate) fn pods(&self, inventory: &Inventory) -> Vec<Arc<Pod>> {
         let Selection { kind, namespace, name } = &self.target;
-        inventory.pods_of(*kind, namespace.as_deref(), name.as_deref())
+        let mut pods = inventory.pods_of(*kind, namespace.as_deref(), name.as_deref());
+        let chosen = |pod: &Arc<Pod>| self.selector.as_ref().is_none_or(|one| one.matches(&pod.labels));
+        pods.retain(chosen);
+        pods
     }
 
     /// The condition that each proxy holds its requests against.
@@ -244,7 +252,7 @@ mod tests {
         let target =
             Selection { kind: Kind::Deployment, namespace: Some("shop".into()), name: Some("web".into()) };
         let http = vec![Http::Method("GET".into()), Http::Path("/a".into())];
-        assert_eq!(query, TapQuery { target, to: None, http, tls: None, max_rps: 1.0 });
+        assert_eq!(query, TapQuery { target, selector: None, to: None, http, tls: None, max_rps: 1.0 });
     }
 
     #[test]
@@ -262,6 +270,18 @@ mod tests {
         for (parameter, pairs) in cases {
             assert_eq!(read(pairs).unwrap_err().parameter, parameter, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn pods_are_chosen_by_their_labels() {
+        let mut inventory = Inventory::default();
+        for name in ["web", "db"] {
+            let pod = pod("shop", name, 1);
+            inventory.pods.insert(pod.name.clone(), Arc::new(pod));
+        }
+        let query = read(&[("type", "ns/shop"), ("selector", "app=db")]).unwrap();
+        let names: Vec<_> = query.pods(&inventory).iter().map(|pod| pod.name.name.clone()).collect();
+        assert_eq!(names, ["db-1"]);
     }
 
     #[test]
