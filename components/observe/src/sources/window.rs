@@ -308,7 +308,8 @@ impl Grown {
     }
 
     fn since(&self, start: Tick) -> Buckets {
-        let mut buckets = Buckets::new();
+        // Empty ones too: a quantile lies between its own bucket's bound and the next lower one's.
+        let mut buckets: Buckets = self.bounds.iter().map(|bound| (*bound, 0.0)).collect();
         for (cell, delta) in self.trail.since(start) {
             if let Some(bound) = self.bounds.get(usize::from(cell)) {
                 *buckets.entry(*bound).or_default() += f64::from(delta);

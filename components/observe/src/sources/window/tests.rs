@@ -201,7 +201,7 @@ fn histograms_are_kept_by_bucket_and_summed_over_what_rows_do_not_need() {
     let [measured] = &latencies[..] else { panic!("{latencies:?}") };
     assert_eq!(measured.labels.get("classification"), None);
     let buckets: Vec<_> = measured.buckets.iter().map(|(bound, count)| (bound.get(), *count)).collect();
-    assert_eq!(buckets, [(1.0, 3.0), (2.0, 2.0)]);
+    assert_eq!(buckets, [(1.0, 3.0), (2.0, 2.0), (f64::INFINITY, 0.0)]);
 }
 
 #[test]
@@ -286,4 +286,19 @@ fn series_that_nobody_uses_any_more_are_forgotten() {
     reader.read(2, &proxy(6, 3600));
     reader.read(700, &proxy(6, 3600));
     assert!(reader.window.pods.values().all(|past| past.grown.is_empty()));
+}
+
+#[test]
+fn an_empty_bucket_is_known_to_be_empty() {
+    let text = |count| {
+        let bucket = |le, count| {
+            format!("response_latency_ms_bucket{{direction=\"inbound\",tls=\"true\",le=\"{le}\"}} {count}\n")
+        };
+        [bucket("1.0", 0), bucket("3.0", 0), bucket("4.0", count), bucket("+Inf", count)].concat()
+    };
+    let mut reader = Reader::new();
+    reader.read(0, &text(1));
+    reader.read(2, &text(3));
+    let buckets: Vec<_> = reader.samples(2, MINUTE).latencies[0].buckets.values().copied().collect();
+    assert_eq!(buckets, [0.0, 0.0, 2.0, 0.0]);
 }
