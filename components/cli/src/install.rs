@@ -9,6 +9,7 @@
 use std::{fmt, process::ExitCode};
 
 use conduit_identity::ControlPlane;
+use conduit_observe::sources::prometheus::{InvalidUrl, Url};
 
 use crate::{
     args::Global,
@@ -59,6 +60,10 @@ pub struct Flags {
     /// Image of that Prometheus
     #[arg(long, value_name = "IMAGE", default_value = "prom/prometheus:v2.55.1", value_parser = image)]
     pub prometheus_image: String,
+    /// Address of a Prometheus that observe takes its numbers from, which scrapes the proxies as the bundled one does;
+    /// without it, observe reads them itself
+    #[arg(long, value_name = "URL", value_parser = prometheus_url)]
+    pub prometheus_url: Option<Url>,
     /// What the control plane logs
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = controller_log_level)]
     pub controller_log_level: String,
@@ -171,6 +176,10 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn prometheus_url(value: &str) -> Result<Url, String> {
+    value.parse().map_err(|error: InvalidUrl| error.to_string())
 }
 
 fn replicas(value: &str) -> Result<u16, String> {

@@ -58,7 +58,7 @@ fn what_is_not_about_kubernetes_is_passed_on_with_a_note() {
 
 #[test]
 fn usage_errors_end_with_code_1_and_name_flag_and_value() {
-    let cases: [(&[&str], &str); 22] = [
+    let cases: [(&[&str], &str); 23] = [
         (&[], "Usage"),
         (&["inject"], "<FILE>"),
         (&["install", "app.yml"], "'app.yml'"),
@@ -73,6 +73,7 @@ fn usage_errors_end_with_code_1_and_name_flag_and_value() {
         (&["install", "--kube-version", "1.19"], "needs Kubernetes 1.20 or later"),
         (&["install", "--kube-version", "newest"], "use one such as 1.30"),
         (&["install", "--prometheus-replicas", "many"], "use 0 to 100"),
+        (&["install", "--prometheus-url", "prometheus:9090"], "such as http://prometheus.monitoring:9090"),
         (&["stat", "po", "-l", "a b"], "write app=web"),
         (&["inject", "-", "--skip-inbound-ports", "80,x"], "use a number from 1 to 65535"),
         (&["stat", "deploy", "-t", "1x"], "'1x' for '--time-window"),

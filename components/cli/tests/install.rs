@@ -14,7 +14,7 @@ use conduit_identity::Identity;
 use conduit_runtime::env::Env;
 use serde_json::Value;
 
-const FULL: [&str; 21] = [
+const FULL: [&str; 23] = [
     "--tls=optional",
     "-c",
     "mesh",
@@ -36,6 +36,8 @@ const FULL: [&str; 21] = [
     "3",
     "--prometheus-replicas",
     "1",
+    "--prometheus-url",
+    "http://prometheus.mesh:9090",
 ];
 
 fn options(flags: &[&str]) -> Options {

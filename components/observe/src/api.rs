@@ -107,7 +107,7 @@ async fn stat(State(api): State<Api>, parameters: Pairs) -> Result<Json<Stat>, P
     let query = request::stat(&pairs(parameters)?)?;
     let inventory = api.inventory()?;
     must_exist(&query, &inventory)?;
-    let samples = api.source.samples(query.window).await;
+    let samples = api.source.samples(query.window).await?;
     let in_scope = |namespace: &str| query.namespace.as_ref().is_none_or(|asked| asked == namespace);
     Ok(Json(Stat {
         version: Stat::VERSION,

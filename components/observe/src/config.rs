@@ -13,7 +13,10 @@ use conduit_k8s::{
 };
 use conduit_runtime::env::{self, Env};
 
-use crate::sources::scrape::Limits;
+use crate::sources::{
+    prometheus::{InvalidUrl, Url},
+    scrape::Limits,
+};
 
 /// Everything that [`crate::run`] can be told.
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ pub struct Config {
     /// `CONDUIT_OBSERVE_AUTHORIZE_TAP` (true): whether who taps from elsewhere than this pod's loopback, where port-forwards
     /// end, has to show a token with the right to forward ports to this namespace's pods.
     pub authorize_tap: bool,
+    /// `CONDUIT_OBSERVE_PROMETHEUS_URL`: the Prometheus that numbers come from; without it, the proxies are read here.
+    pub prometheus: Option<Url>,
     /// How the cluster is followed; not from the environment.
     pub timing: Timing,
     /// `CONDUIT_OBSERVE_LOG` (info): a filter as `tracing` reads it.
@@ -53,6 +58,7 @@ impl Default for Config {
             reload: Duration::from_secs(5),
             limits: Limits::default(),
             authorize_tap: true,
+            prometheus: None,
             timing: Timing::default(),
             log: None,
         }
@@ -63,8 +69,18 @@ impl Config {
     /// Reads the environment; what cannot be used is reported by [`Env::finish`], and the default taken meanwhile.
     pub fn from_env(env: &mut Env) -> Self {
         let mut config = Self::default();
-        let Self { listener, admin, control_plane, files, reload, limits, authorize_tap, log, .. } =
-            &mut config;
+        let Self {
+            listener,
+            admin,
+            control_plane,
+            files,
+            reload,
+            limits,
+            prometheus,
+            authorize_tap,
+            log,
+            ..
+        } = &mut config;
         set(listener, env.parse("CONDUIT_OBSERVE_LISTENER", env::listen));
         set(admin, env.parse("CONDUIT_OBSERVE_ADMIN_LISTENER", env::listen));
         set(&mut control_plane.namespace, env.parse("CONDUIT_OBSERVE_CONTROL_NAMESPACE", env::text));
@@ -78,6 +94,7 @@ impl Config {
         set(authorize_tap, env.parse("CONDUIT_OBSERVE_AUTHORIZE_TAP", truth));
         let directory = env.parse("CONDUIT_OBSERVE_TLS_DIRECTORY", env::text);
         *files = directory.map(|directory| Files::in_directory(&PathBuf::from(directory)));
+        *prometheus = env.parse("CONDUIT_OBSERVE_PROMETHEUS_URL", url);
         *log = env.parse("CONDUIT_OBSERVE_LOG", env::text);
         config
     }
@@ -91,6 +108,10 @@ fn set<T>(field: &mut T, value: Option<T>) {
 
 fn truth(value: &str) -> Result<bool, String> {
     value.parse().map_err(|_| "expected true or false".to_owned())
+}
+
+fn url(value: &str) -> Result<Url, String> {
+    value.parse().map_err(|error: InvalidUrl| error.to_string())
 }
 
 fn positive(value: &str) -> Result<Duration, String> {
@@ -113,12 +134,14 @@ mod tests {
             ("CONDUIT_OBSERVE_LISTENER", "tcp://127.0.0.1:0"),
             ("CONDUIT_OBSERVE_SCRAPE_INTERVAL", "1s"),
             ("CONDUIT_OBSERVE_TLS_DIRECTORY", "/id"),
+            ("CONDUIT_OBSERVE_PROMETHEUS_URL", "http://prometheus:9090"),
         ]);
         let config = Config::from_env(&mut env);
         assert!(env.finish().is_ok());
         assert_eq!(config.listener, "127.0.0.1:0".parse().unwrap());
         assert_eq!(config.admin.port(), PORT_OBSERVE_ADMIN);
         assert_eq!(config.limits.interval, Duration::from_secs(1));
+        assert_eq!(config.prometheus, "http://prometheus:9090".parse().ok());
         assert_eq!(config.files, Some(Files::in_directory("/id".as_ref())));
     }
 
@@ -128,8 +151,9 @@ mod tests {
             ("CONDUIT_OBSERVE_SCRAPE_INTERVAL", "0"),
             ("CONDUIT_OBSERVE_SCRAPE_CONCURRENCY", "0"),
             ("CONDUIT_OBSERVE_LISTENER", "8085"),
+            ("CONDUIT_OBSERVE_PROMETHEUS_URL", "prometheus:9090"),
         ]);
         Config::from_env(&mut env);
-        assert_eq!(env.finish().unwrap_err().0.len(), 3);
+        assert_eq!(env.finish().unwrap_err().0.len(), 4);
     }
 }

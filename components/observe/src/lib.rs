@@ -11,7 +11,8 @@
 //!
 //! Where it comes from:
 //! - `sources.rs`: [`sources::Source`]; `sources/text.rs` reads a proxy's metrics, `sources/window.rs` and
-//!   `sources/trail.rs` remember what they grew by, `sources/scrape.rs` asks every pod
+//!   `sources/trail.rs` remember what they grew by, `sources/scrape.rs` asks every pod; or `sources/prometheus.rs` asks
+//!   a server that does the same
 //! - `tap.rs`: live requests, from every pod's proxy
 //! - `resources.rs`: the cluster, by watches, as [`inventory::Inventory`]
 //!
@@ -69,7 +70,12 @@ pub use config::Config;
 pub use metrics::Metrics;
 
 use crate::{
-    api::Api, authorize::Authorizer, inventory::Inventory, reach::Reach, sources::scrape, tap::Taps,
+    api::Api,
+    authorize::Authorizer,
+    inventory::Inventory,
+    reach::Reach,
+    sources::{prometheus::Prometheus, scrape},
+    tap::Taps,
 };
 
 /// What observe works with.
@@ -152,18 +158,27 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         };
         let credentials = keep_credentials(config.files, config.reload, store.clone(), readiness.clone());
 
-        let shared = scrape::Shared::new(config.limits.max_series);
-        let scraper = scrape::Scraper {
-            net: deps.net.clone(),
-            clock: deps.clock.clone(),
-            inventory: inventory.clone(),
-            shared: shared.clone(),
-            limits: config.limits,
-            metrics: metrics.clone(),
+        let (source, reading) = match config.prometheus {
+            Some(url) => {
+                tracing::info!(%url, "numbers come from Prometheus");
+                let prometheus = Prometheus::new(url, deps.net.clone(), inventory.clone());
+                (sources::Source::Prometheus(prometheus), std::future::pending().boxed())
+            }
+            None => {
+                let shared = scrape::Shared::new(config.limits.max_series);
+                let scraper = scrape::Scraper {
+                    net: deps.net.clone(),
+                    clock: deps.clock.clone(),
+                    inventory: inventory.clone(),
+                    shared: shared.clone(),
+                    limits: config.limits,
+                    metrics: metrics.clone(),
+                };
+                (sources::Source::Window(shared), scraper.run(drain.clone()).boxed())
+            }
         };
         let reach = Reach::new(deps.net.clone(), store.clone(), deps.crypto, deps.clock.clone());
         let taps = Taps::new(deps.net, store, deps.seed.fork("tap"), inventory.clone(), metrics);
-        let source = sources::Source::Window(shared);
         let api = Api {
             source,
             inventory,
@@ -177,8 +192,7 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
         let serving = server::serve(listener, api.router(), drain.clone());
 
         // What never ends by itself ends when the last answer has been given.
-        let background =
-            futures::future::join3(resources.boxed(), scraper.run(drain).boxed(), credentials.boxed());
+        let background = futures::future::join3(resources.boxed(), reading, credentials.boxed());
         tokio::select! {
             _ = futures::future::join(serving, admin) => {}
             // Never: the cluster is followed until this future is dropped.

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::query::Invalid;
+use crate::{query::Invalid, sources::prometheus::AskError};
 
 /// What went wrong, for people and programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,14 @@ impl From<Invalid> for Problem {
             value: Some(value),
             ..Self::new(StatusCode::BAD_REQUEST, "a parameter cannot be used", remedy)
         }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        let remedy = "the numbers come from there; see CONDUIT_OBSERVE_PROMETHEUS_URL, and without it they are \
+                      read from the proxies";
+        Self::new(StatusCode::BAD_GATEWAY, "the source of the numbers failed", format!("{error}; {remedy}"))
     }
 }
 

@@ -131,7 +131,9 @@ fn destination(options: &Options) -> Component {
 }
 
 fn observe(options: &Options) -> Component {
-    let variables = serving(options, owned::PORT_OBSERVE, owned::PORT_OBSERVE_ADMIN);
+    let mut variables = serving(options, owned::PORT_OBSERVE, owned::PORT_OBSERVE_ADMIN);
+    let prometheus = options.flags.prometheus_url.iter();
+    variables.extend(prometheus.map(|url| ("PROMETHEUS_URL", Variable::Text(url.to_string()))));
     Component {
         name: owned::COMPONENT_OBSERVE,
         prefix: "CONDUIT_OBSERVE",

@@ -2,13 +2,16 @@
 //! metrics and have none yet. Conduit itself does not need it.
 
 use conduit_k8s::owned;
-use serde_json::{Value, json};
+use conduit_observe::sources;
+use serde_json::{Map, Value, json};
 
 use super::{Options, component};
 use crate::version::VERSION;
 
 const NAME: &str = "prometheus";
 const CONFIG: &str = "prometheus-config";
+/// Dashboards for a Grafana that looks for them.
+const GRAFANA: &str = "grafana-dashboards";
 const PORT: u16 = 9090;
 /// The user of Prometheus' own image, nobody.
 const UID: i64 = 65534;
@@ -31,6 +34,11 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
         object[body.0] = body.1;
         object
     };
+    let data = json!({
+        "prometheus.yml": configuration(namespace),
+        "rules.yml": sources::prometheus::RULES,
+        "alerts.yml": sources::prometheus::ALERTS,
+    });
     let account = json!({"kind": "ServiceAccount", "name": NAME, "namespace": namespace});
     let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]);
     let mut binding =
@@ -49,11 +57,19 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
             "spec": pod(options),
         },
     });
+    let dashboards: Map<String, Value> = sources::prometheus::DASHBOARDS
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).into()))
+        .collect();
+    let mut grafana = object("v1", "ConfigMap", GRAFANA, ("data", dashboards.into()));
+    // What the sidecar of Grafana's Helm chart looks for.
+    grafana["metadata"]["labels"]["grafana_dashboard"] = "1".into();
     let mut objects = vec![
         object("v1", "ServiceAccount", NAME, ("automountServiceAccountToken", true.into())),
         object(&format!("{rbac}/v1"), "ClusterRole", &cluster_name, ("rules", rules)),
         binding,
-        object("v1", "ConfigMap", CONFIG, ("data", json!({"prometheus.yml": configuration(namespace)}))),
+        object("v1", "ConfigMap", CONFIG, ("data", data)),
+        grafana,
         object("v1", "Service", NAME, ("spec", service)),
         object("apps/v1", "Deployment", NAME, ("spec", deployment)),
     ];
@@ -107,6 +123,7 @@ fn configuration(namespace: &str) -> String {
   scrape_interval: 10s
   scrape_timeout: 10s
   evaluation_interval: 10s
+rule_files: [rules.yml, alerts.yml]
 scrape_configs:
 - job_name: prometheus
   static_configs:

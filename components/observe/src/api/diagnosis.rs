@@ -41,7 +41,7 @@ pub(super) async fn proxies(State(api): State<Api>, parameters: Pairs) -> Result
     let pairs = pairs(parameters)?;
     let namespace = Given::read(&pairs, &PROXIES)?.get("namespace");
     let inventory = api.inventory()?;
-    let known = api.source.proxies().await;
+    let known = api.source.proxies().await?;
     let asked = |pod: &&Arc<Pod>| {
         pod.meshed && pod.running && namespace.is_none_or(|namespace| namespace == pod.name.namespace)
     };

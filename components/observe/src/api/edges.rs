@@ -13,7 +13,7 @@ use crate::{
 pub(super) async fn edges(State(api): State<Api>, parameters: Pairs) -> Result<Json<Edges>, Problem> {
     let query = request::edges(&pairs(parameters)?)?;
     let inventory = api.inventory()?;
-    let (now, before) = (api.source.samples(query.window).await, api.source.samples(MAX_WINDOW).await);
+    let (now, before) = (api.source.samples(query.window).await?, api.source.samples(MAX_WINDOW).await?);
     let seen = Seen {
         now: &now,
         before: &before,

@@ -19,10 +19,10 @@ pub(super) async fn why(State(api): State<Api>, parameters: Pairs) -> Result<Jso
     let inventory = api.inventory()?;
     must_exist("from", &question.from, &inventory)?;
     question.to.iter().try_for_each(|to| must_exist("to", to, &inventory))?;
-    let (latest, all) = (api.source.samples(LATEST).await, api.source.samples(DEFAULT_WINDOW).await);
+    let (latest, all) = (api.source.samples(LATEST).await?, api.source.samples(DEFAULT_WINDOW).await?);
     let facts = Facts {
         inventory: &inventory,
-        proxies: &api.source.proxies().await,
+        proxies: &api.source.proxies().await?,
         samples: [&latest, &all],
         control_plane: &api.control_plane,
         now: api.clock.now(),

@@ -38,11 +38,11 @@ impl View {
     /// Looks now.
     ///
     /// # Errors
-    /// The cluster is not known yet.
+    /// The cluster is not known yet, or the source of numbers cannot be asked.
     pub(super) async fn of(api: &Api) -> Result<Self, Problem> {
         let inventory = api.inventory()?;
         let (samples, before) =
-            (api.source.samples(DEFAULT_WINDOW).await, api.source.samples(MAX_WINDOW).await);
+            (api.source.samples(DEFAULT_WINDOW).await?, api.source.samples(MAX_WINDOW).await?);
         Ok(Self { inventory, samples, before, control_plane: api.control_plane.clone() })
     }
 
