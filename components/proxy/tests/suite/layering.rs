@@ -40,7 +40,7 @@ fn visit(path: &Path, source: &Path, upward: &mut Vec<String>) {
     let module = module_of(path.strip_prefix(source).unwrap());
     let text = fs::read_to_string(path).unwrap();
     let text = text.split("#[cfg(test)]").next().unwrap();
-    if module == "lib" || path.ends_with("tests.rs") {
+    if module == "lib" || is_test(path) {
         return;
     }
     for used in used_modules(text) {
@@ -50,6 +50,13 @@ fn visit(path: &Path, source: &Path, upward: &mut Vec<String>) {
             upward.push(format!("{module} uses {used}"));
         }
     }
+}
+
+/// Whether it is compiled for tests only, as the file says that it is a module of.
+fn is_test(path: &Path) -> bool {
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    let parent = fs::read_to_string(path.parent().unwrap().with_extension("rs")).unwrap_or_default();
+    parent.contains(&format!("#[cfg(test)]\nmod {name};"))
 }
 
 fn module_of(path: &Path) -> String {
