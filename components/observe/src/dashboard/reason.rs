@@ -24,7 +24,7 @@ pub(super) fn first(plaintext: &BTreeMap<String, f64>) -> Option<&'static str> {
 
 /// A `tls` label in words; what follows it in parentheses is left to the label itself.
 fn explained(reason: &str) -> &'static str {
-    match reason.split_once('(').map_or(reason, |(label, _)| label) {
+    match reason.split_once(" (").map_or(reason, |(label, _)| label) {
         "disabled" => "its proxy was injected without TLS",
         "no_config" => "its proxy has no certificate yet",
         "bad_credentials" => "its proxy's certificate cannot be used",
@@ -36,5 +36,19 @@ fn explained(reason: &str) -> &'static str {
         "no_proxy_tls" => "the client sent no TLS: it has no proxy, or had to do without",
         "app_tls" => "the application encrypts by itself",
         _ => "it was not encrypted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_with_a_handshake_does_not_hide_that_one_was_tried() {
+        let plaintext =
+            BTreeMap::from([("handshake_failed (timeout)".to_owned(), 2.0), ("expired".to_owned(), 1.0)]);
+        assert_eq!(first(&plaintext), Some("TLS with the server was tried and failed"));
+        let listed = list(&plaintext).into_string();
+        assert!(listed.starts_with("TLS with the server") && listed.contains("(timeout)"), "{listed}");
     }
 }
