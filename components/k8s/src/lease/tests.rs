@@ -7,7 +7,7 @@ use kube::client::Body;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::logged::Log;
+use crate::logged::{self, Log};
 
 /// An API server that has one Lease, with versions; it can be down for one of its clients.
 #[derive(Clone, Default)]
@@ -79,6 +79,7 @@ struct Candidate {
 
 impl Candidate {
     fn start(server: &Server, name: &str, clock_s: u64) -> Self {
+        logged::listen();
         let up = Arc::new(AtomicBool::new(true));
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(UnixTime::from_secs(clock_s)));
         let seed = Seed::fixed(clock_s);

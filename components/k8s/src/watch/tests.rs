@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{cause::News, logged::Log};
+use crate::{
+    cause::News,
+    logged::{self, Log},
+};
 
 /// What the API server does with one request; with the next one after the last it is silent.
 enum Answer {
@@ -42,6 +45,7 @@ impl Api {
     }
 
     fn client(&self) -> Client {
+        logged::listen();
         let api = self.clone();
         let service = tower::service_fn(move |request: HttpRequest<Body>| {
             let api = api.clone();
