@@ -29,10 +29,15 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
+/// How often a port apart is tried before any will do. The kernel offers those that serve other destinations too, a quarter
+/// of all: when half of them serve this destination already, one in 65,000 connections gets another.
+const TRIES_APART: usize = 16;
+
 /// The machine's own network.
 #[derive(Default)]
 pub struct TokioNetwork {
     source: Option<IpAddr>,
+    is_apart: bool,
     dns: Dns,
 }
 
@@ -45,8 +50,44 @@ impl TokioNetwork {
     /// The machine's network with every outgoing connection leaving from `source`, which is what makes a loopback
     /// address look like a pod.
     pub fn from_source(source: IpAddr) -> Self {
-        Self { source: Some(source), dns: Dns::default() }
+        Self { source: Some(source), ..Self::default() }
     }
+
+    /// The network of a pod whose applications are redirected to us, with outgoing connections that leave from other ports
+    /// than theirs as long as there are any.
+    ///
+    /// The kernel decides with the first packet of a connection whether it is redirected, and takes what comes from the same
+    /// port for the same destination for the same connection. One of ours that nobody answered is remembered for two minutes:
+    /// an application that is given its port meanwhile would go past us, in plaintext. The kernel helps: for sockets that are
+    /// bound before they connect it prefers the ports of the other parity than for those that are not
+    /// (`inet_csk_find_open_port` and `__inet_hash_connect`, since Linux 4.5). Not tracking our first packets
+    /// would not do: the second would then be taken for what is left of a connection of the application.
+    pub fn beside_applications() -> Net {
+        Arc::new(Self { is_apart: true, ..Self::default() })
+    }
+
+    async fn connect_apart(addr: SocketAddr) -> io::Result<TcpStream> {
+        for _ in 0..TRIES_APART {
+            let socket = socket_for(addr)?;
+            // Connections to different destinations may share a port, as those of unbound sockets do.
+            socket.set_reuseaddr(true)?;
+            let any =
+                if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            if socket.bind(SocketAddr::new(any, 0)).is_err() {
+                break;
+            }
+            match socket.connect(addr).await {
+                // The port serves another connection to the same destination.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                connected => return connected,
+            }
+        }
+        socket_for(addr)?.connect(addr).await
+    }
+}
+
+fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
+    if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
 }
 
 impl Network for TokioNetwork {
@@ -61,11 +102,15 @@ impl Network for TokioNetwork {
 
     fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Io>> {
         async move {
-            let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            if let Some(source) = self.source.filter(|source| source.is_ipv4() == addr.is_ipv4()) {
-                socket.bind(SocketAddr::new(source, 0))?;
-            }
-            let tcp = socket.connect(addr).await?;
+            let tcp = match self.source.filter(|source| source.is_ipv4() == addr.is_ipv4()) {
+                Some(source) => {
+                    let socket = socket_for(addr)?;
+                    socket.bind(SocketAddr::new(source, 0))?;
+                    socket.connect(addr).await?
+                }
+                None if self.is_apart => Self::connect_apart(addr).await?,
+                None => socket_for(addr)?.connect(addr).await?,
+            };
             set_options(&tcp)?;
             Ok(Io::Tcp(tcp))
         }
@@ -201,6 +246,21 @@ mod tests {
     async fn connections_leave_from_the_given_source() {
         let (_client, accepted) = pair(&TokioNetwork::from_source([127, 9, 8, 7].into())).await;
         assert_eq!(accepted.peer.ip(), IpAddr::from([127, 9, 8, 7]));
+    }
+
+    #[tokio::test]
+    async fn connections_from_ports_apart_are_connections_like_others() {
+        let net = TokioNetwork::beside_applications();
+        let mut listener = net.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let mut open = Vec::new();
+        for _ in 0..100 {
+            let (client, accepted) = tokio::join!(net.connect(listener.local_addr()), listener.accept());
+            open.push((client.unwrap(), accepted.unwrap()));
+        }
+        for (client, accepted) in &mut open {
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(accepted.io.read(&mut [0; 1]).await.unwrap(), 1);
+        }
     }
 
     #[tokio::test]

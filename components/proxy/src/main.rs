@@ -49,7 +49,7 @@ fn proxy(mut env: Env) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     let deps = Deps {
-        net: TokioNetwork::shared(),
+        net: TokioNetwork::beside_applications(),
         clock: Arc::new(SystemClock),
         seed: Seed::from_os()?,
         crypto: Crypto::shipped(),

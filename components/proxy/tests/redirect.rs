@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const SERVER: &str = r#"
 import http.server, socket, sys
 class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     def do_GET(self):
         body = f"{sys.argv[2]} saw {self.client_address[0]}".encode()
         self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers()
@@ -30,6 +31,19 @@ const CLIENT: &str = r#"
 import http.client, sys
 connection = http.client.HTTPConnection(sys.argv[1], 8080, timeout=5)
 connection.request("GET", "/"); print(connection.getresponse().read().decode(), end="")
+"#;
+
+/// Makes connections, so many at once and so many times, and prints how many of them were answered by a server of these.
+const MANY: &str = r#"
+import concurrent.futures, http.client, sys
+def was_answered(_):
+    connection = http.client.HTTPConnection(sys.argv[1], 8080, timeout=20)
+    try: connection.request("GET", "/"); return b" saw " in connection.getresponse().read()
+    except (OSError, http.client.HTTPException): return False
+    finally: connection.close()
+at_once, times = int(sys.argv[2]), int(sys.argv[3])
+with concurrent.futures.ThreadPoolExecutor(at_once) as callers:
+    print(sum(callers.map(was_answered, range(at_once * times))), end="")
 "#;
 
 /// Two namespaces joined by a veth pair: `pod`, whose TCP is redirected, and `peer`, which knows nothing of proxies.
@@ -81,6 +95,7 @@ impl World {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("CONDUIT_PROXY_LOG", "info")
+            .env("CONDUIT_PROXY_PUBLIC_CONNECT_TIMEOUT", "2s")
             .env("CONDUIT_PROXY_POD_NAMESPACE", "test")
             // As injected: IPv6 comes with it.
             .env("CONDUIT_PROXY_PUBLIC_LISTENER", "tcp://0.0.0.0:4143")
@@ -121,6 +136,20 @@ impl World {
             let error = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(Instant::now() < deadline, "{ns} got no answer from {addr}: {error}");
         }
+    }
+
+    /// How many of so many connections that an application in the pod makes are answered.
+    fn answered(&self, addr: &str, at_once: u32, times: u32) -> u32 {
+        let (at_once, times) = (at_once.to_string(), times.to_string());
+        let answered = self.run(&self.pod, &["python3", "-c", MANY, addr, &at_once, &times]);
+        answered.parse().expect("it prints a number")
+    }
+
+    /// Whether the peer hears who calls it.
+    fn peer_hears(&self, addr: &str, hears: bool) {
+        let iptables = if addr.contains(':') { "ip6tables" } else { "iptables" };
+        let rule = [if hears { "-D" } else { "-A" }, "INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP"];
+        self.run(&self.peer, &[&[iptables, "-w"], &rule[..]].concat());
     }
 
     fn metrics(&self) -> String {
@@ -185,4 +214,33 @@ fn redirected_ipv4_connections_reach_where_they_were_going() {
 #[test]
 fn redirected_ipv6_connections_reach_where_they_were_going() {
     both_directions("v6", "fd77::1", "fd77::2");
+}
+
+/// The kernel remembers a connection that nobody answered for two minutes, and takes for the same connection whatever comes
+/// from the same port for the same destination. There are 128 ports that the application is given first, each once a minute.
+fn no_connection_goes_past_the_proxy_after_dials_in_vain(tag: &str, pod: &str, peer: &str) {
+    let mut world = World::new(tag);
+    let (pod_ns, peer_ns) = (world.pod.clone(), world.peer.clone());
+    world.run(&pod_ns, &["sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40255"]);
+    world.start_server(&peer_ns, peer, "peer");
+    world.redirect();
+    world.start_proxy();
+    assert_eq!(world.fetch(&pod_ns, peer), format!("peer saw {pod}"));
+
+    world.peer_hears(peer, false);
+    assert_eq!(world.answered(peer, 16, 1), 0);
+    world.peer_hears(peer, true);
+    let before = opened(&world.metrics(), "outbound", "src");
+    assert_eq!(world.answered(peer, 1, 100), 100);
+    assert_eq!(opened(&world.metrics(), "outbound", "src") - before, 100, "each of them is the proxy's");
+}
+
+#[test]
+fn no_ipv4_connection_goes_past_the_proxy_after_dials_in_vain() {
+    no_connection_goes_past_the_proxy_after_dials_in_vain("vain4", "10.77.0.1", "10.77.0.2");
+}
+
+#[test]
+fn no_ipv6_connection_goes_past_the_proxy_after_dials_in_vain() {
+    no_connection_goes_past_the_proxy_after_dials_in_vain("vain6", "fd77::1", "fd77::2");
 }
