@@ -11,6 +11,7 @@ use conduit_k8s::{
 use conduit_runtime::Seed;
 use k8s_openapi::api::{apps::v1::ReplicaSet, batch::v1::Job, core::v1};
 use kube::Client;
+use tokio::time::Instant;
 
 use crate::{
     observed::{Pod, Service},
@@ -41,6 +42,12 @@ impl Feeds {
             ("replica_sets", &self.replica_sets),
             ("jobs", &self.jobs),
         ]
+    }
+
+    /// Since when something fails that endpoints are told from.
+    pub(crate) fn failing_since(&self) -> Option<Instant> {
+        let needed = [&self.services, &self.slices, &self.pods];
+        needed.into_iter().filter_map(Health::failing_since).min()
     }
 
     /// Waits until enough is known to answer.

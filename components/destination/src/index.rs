@@ -56,6 +56,8 @@ pub struct Index {
     slices_at: Multi<IpAddr, ObjectKey>,
     pods_at: Multi<IpAddr, ObjectKey>,
     pods_owned_by: Multi<(WorkloadKind, ObjectKey), ObjectKey>,
+    /// The uids of pods whose application has ended.
+    ended: BTreeSet<String>,
 }
 
 /// What is told of a pod.
@@ -72,6 +74,8 @@ pub struct Dirty {
     pub services: BTreeSet<ObjectKey>,
     /// Addresses, of Services and of pods.
     pub addresses: BTreeSet<IpAddr>,
+    /// The application of a pod has ended.
+    pub ended: bool,
 }
 
 impl Dirty {
@@ -79,6 +83,7 @@ impl Dirty {
     pub fn merge(&mut self, other: Self) {
         self.services.extend(other.services);
         self.addresses.extend(other.addresses);
+        self.ended |= other.ended;
     }
 }
 
@@ -109,6 +114,7 @@ impl Index {
             slices_at: Multi::default(),
             pods_at: Multi::default(),
             pods_owned_by: Multi::default(),
+            ended: BTreeSet::new(),
         }
     }
 
@@ -172,6 +178,7 @@ impl Index {
                 &before.as_deref().and_then(controller_of),
                 &after.as_deref().and_then(controller_of),
             );
+            dirty.ended |= self.note_end(before.as_deref(), after.as_deref());
             match after {
                 Some(pod) => drop(self.described.insert(key, self.describe(&pod))),
                 None => drop(self.described.remove(&key)),
@@ -179,6 +186,20 @@ impl Index {
             self.soil_addresses(old.into_iter().chain(new), &mut dirty);
         }
         dirty
+    }
+
+    /// Whether the application of the pod with this uid has ended.
+    pub fn has_ended(&self, uid: &str) -> bool {
+        self.ended.contains(uid)
+    }
+
+    /// Whether the application of `after` has ended just now.
+    fn note_end(&mut self, before: Option<&Pod>, after: Option<&Pod>) -> bool {
+        if let Some(before) = before {
+            self.ended.remove(&before.uid);
+        }
+        let ended = after.filter(|pod| pod.has_ended);
+        ended.is_some_and(|pod| self.ended.insert(pod.uid.clone()))
     }
 
     /// ReplicaSets appeared, changed or went.

@@ -9,17 +9,20 @@
 //!   `table.rs`: maps that say what changed
 //! - `view.rs`: views, and the steps between them (pure); `choice.rs`: what one client may choose from (pure)
 //! - `translate.rs`: steps as messages
-//! - `feed.rs`: following the cluster into the index
+//! - `feed.rs`: following the cluster into the index; `standing.rs`: whether that goes on
 //! - `metrics.rs`: what is told of all this
 //!
 //! The flow: `feed` → `index` → `subscribe` → (`choice`) → `translate` → `server`.
 //!
 //! What holds:
 //!
-//! - Nothing is said before the index has been filled, and what was said stays true while the API server is away.
+//! - Nothing is said before the index has been filled. What was said stays in use while the API server is away, and clients
+//!   are told that it is.
 //! - A client that applies every message has the view; one that reads slowly gets the latest state, not a backlog.
 //! - An identity is given out only for a pod that runs, was injected with TLS for our control plane, and is owned by the
 //!   workload that its injection claims; an endpoint that becomes known later is told of later.
+//! - That an application has ended is said of a pod of which no other container will run again, hence never of one whose
+//!   containers are always started again: the proxies of Jobs end by it.
 //! - What plain Kubernetes would refuse, choose or translate is refused, chosen and translated in the same way; what is
 //!   not ours to know is "unknown", and the client goes where it was going.
 //!
@@ -53,6 +56,7 @@ mod metrics;
 pub mod names;
 pub mod observed;
 mod server;
+mod standing;
 mod subscribe;
 mod table;
 mod translate;
@@ -128,8 +132,10 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
 
         let cluster_known = readiness.guard("the cluster's Services, endpoints and pods");
         let opening = open(topics.clone(), feeds.clone(), cluster_known);
+        let standing = standing::watch(deps.client.clone(), deps.seed.clone(), topics.clone(), feeds.clone());
         let following =
             feed::follow(deps.client, config.timing.clone(), deps.seed, topics.clone(), feeds.clone());
+        let following = futures::future::join(following, standing);
         let publishing = topics.publish();
         let reloading = reload(&config, store.clone(), metrics.clone(), readiness.clone());
         let admin = admin::serve(admin, Admin::new(readiness, registry), drain.clone());

@@ -91,7 +91,11 @@ fn register_state(registry: &Registry, topics: Topics, feeds: Feeds) {
     registry.register(&name("watch_failures"), "Failed lists and watches since the start", failures.clone());
     let help = "Seconds since the API server was last heard of; absent before the first time";
     registry.register(&name("sync_age_seconds"), help, ages.clone());
+    let stale = Gauge::<i64>::default();
+    let help = "1 while clients are told that what they know may be old, because the cluster is not followed";
+    registry.register(&name("stale"), help, stale.clone());
     registry.before_encode(move || {
+        stale.set(topics.is_stale().into());
         streams.set(number(topics.subscriptions()));
         queries.set(number(topics.topics()));
         let sizes = topics.sizes();

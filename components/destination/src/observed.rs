@@ -8,7 +8,9 @@ use std::{
 
 use conduit_k8s::{
     injected_tls, is_meshed,
-    owned::{ANNOTATION_OWNER, INIT_CONTAINER, LABEL_CONTROL_PLANE_NS, PORT_ADMIN, PORT_TAP},
+    owned::{
+        ANNOTATION_OWNER, INIT_CONTAINER, LABEL_CONTROL_PLANE_NS, PORT_ADMIN, PORT_TAP, PROXY_CONTAINER,
+    },
 };
 use k8s_openapi::{
     api::core::v1,
@@ -104,6 +106,8 @@ pub struct Pod {
     pub has_tls: bool,
     /// The ports that do not lead to its proxy.
     pub bypassing: BTreeSet<u16>,
+    /// Its application has ended for good, and only its proxy keeps it from being over.
+    pub has_ended: bool,
 }
 
 impl Pod {
@@ -113,6 +117,7 @@ impl Pod {
         let bypassing = bypassing(&pod);
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
+        let has_ended = has_ended(&spec, &status);
         let first = status.pod_ip.into_iter();
         let all = status.pod_ips.unwrap_or_default().into_iter().map(|pod_ip| pod_ip.ip);
         let ips: BTreeSet<IpAddr> = first.chain(all).filter_map(|text| text.parse().ok()).collect();
@@ -129,8 +134,28 @@ impl Pod {
             meta: slim(pod.metadata),
             has_tls,
             bypassing,
+            has_ended,
         }
     }
+}
+
+/// Whether every container but the proxy has ended and will not be started again. In a pod whose containers always are,
+/// as those of a Deployment, that is never so.
+fn has_ended(spec: &v1::PodSpec, status: &v1::PodStatus) -> bool {
+    let is_final = |code: i32| match spec.restart_policy.as_deref() {
+        Some("Never") => true,
+        Some("OnFailure") => code == 0,
+        _ => false,
+    };
+    let ended = |container: &v1::Container| {
+        let mut statuses = status.container_statuses.iter().flatten();
+        let status = statuses.find(|status| status.name == container.name);
+        let terminated = status.and_then(|status| status.state.as_ref()?.terminated.as_ref());
+        terminated.is_some_and(|terminated| is_final(terminated.exit_code))
+    };
+    let (proxy, application): (Vec<_>, Vec<_>) =
+        spec.containers.iter().partition(|container| container.name == PROXY_CONTAINER);
+    !proxy.is_empty() && !application.is_empty() && application.into_iter().all(ended)
 }
 
 /// The metadata that answers depend on. Labels are kept by name: pods carry many, and change them.
@@ -235,6 +260,44 @@ mod tests {
             BTreeSet::from([3306, 4190, 4191])
         );
         assert_eq!(pod(Value::Null).bypassing, BTreeSet::from([4190, 4191]));
+    }
+
+    #[test]
+    fn an_application_has_ended_when_no_container_of_it_is_started_again() {
+        let ended = |restart: Value, names: &[&str], states: Value| {
+            let statuses = states.as_object().unwrap().iter();
+            let statuses: Vec<_> =
+                statuses.map(|(name, state)| json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state})).collect();
+            let containers: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+            let pod = json!({
+                "metadata": {},
+                "spec": {"restartPolicy": restart, "containers": containers},
+                "status": {"containerStatuses": statuses},
+            });
+            Pod::read(serde_json::from_value(pod).unwrap(), "conduit").has_ended
+        };
+        let (run, zero, one) = (
+            json!({"running": {}}),
+            json!({"terminated": {"exitCode": 0}}),
+            json!({"terminated": {"exitCode": 1}}),
+        );
+        let names = ["conduit-proxy", "a", "b"];
+        let states = |a: &Value, b: &Value| json!({"conduit-proxy": run, "a": a, "b": b});
+        for (restart, both_zero, with_one) in [
+            (json!("Never"), true, true),
+            (json!("OnFailure"), true, false),
+            (json!("Always"), false, false),
+            (Value::Null, false, false),
+        ] {
+            assert_eq!(ended(restart.clone(), &names, states(&zero, &zero)), both_zero, "{restart}");
+            assert_eq!(ended(restart.clone(), &names, states(&zero, &one)), with_one, "{restart}");
+            assert!(!ended(restart.clone(), &names, states(&zero, &run)), "{restart}");
+            // One of which nothing is known yet.
+            assert!(!ended(restart, &names, json!({"conduit-proxy": run, "a": zero})));
+        }
+        let never = json!("Never");
+        assert!(!ended(never.clone(), &["a"], json!({"a": zero})), "it has no proxy");
+        assert!(!ended(never, &["conduit-proxy"], json!({"conduit-proxy": run})), "it has nothing else");
     }
 
     #[test]

@@ -10,6 +10,10 @@ use conduit_proto::destination::{
     destination_server::{Destination, DestinationServer},
     get_request::Target,
 };
+use conduit_proto::lifecycle::{
+    AwaitEndRequest, AwaitEndResponse,
+    lifecycle_server::{Lifecycle, LifecycleServer},
+};
 use conduit_runtime::{
     drain,
     grpc::{self, Transport},
@@ -108,8 +112,10 @@ impl Server {
             client: peer,
             drain: closing.clone(),
         };
+        let lifecycle = LifecycleServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST);
         let service = DestinationServer::new(service).max_decoding_message_size(MAX_REQUEST);
-        let served = grpc::serve_connection(io, tonic::service::Routes::new(service), closing);
+        let routes = tonic::service::Routes::new(service).add_service(lifecycle);
+        let served = grpc::serve_connection(io, routes, closing);
         let mut served = std::pin::pin!(served);
         let ended = tokio::select! {
             ended = served.as_mut() => ended,
@@ -151,7 +157,8 @@ async fn refuse(mut io: Io) {
     drop(tokio::time::timeout(GOODBYE, goodbye).await);
 }
 
-/// The service, as one connection sees it.
+/// The services, as one connection sees them.
+#[derive(Clone)]
 struct Answers {
     topics: Topics,
     metrics: Metrics,
@@ -179,18 +186,36 @@ impl Destination for Answers {
         })?;
         let metrics = self.metrics.clone();
         // The stream holds the connection's drain, which ends it; it never ends by itself.
-        let steps = stream::unfold((subscription, self.drain.clone()), move |(mut subscription, drain)| {
+        let words = stream::unfold((subscription, self.drain.clone()), move |(mut subscription, drain)| {
             let metrics = metrics.clone();
             async move {
-                let step = tokio::select! {
+                let word = tokio::select! {
                     biased;
                     () = drain.signaled() => return None,
-                    step = subscription.next() => step,
+                    word = subscription.next() => word,
                 };
-                metrics.update(translate::kind(&step));
-                Some((Ok(translate::update(&step)), (subscription, drain)))
+                metrics.update(translate::kind(&word));
+                Some((Ok(translate::update(&word)), (subscription, drain)))
             }
         });
-        Ok(Response::new(Box::pin(steps)))
+        Ok(Response::new(Box::pin(words)))
+    }
+}
+
+/// Whoever asks learns no more than that containers have ended, and only of a pod whose uid it knows.
+#[tonic::async_trait]
+impl Lifecycle for Answers {
+    async fn await_end(
+        &self,
+        request: Request<AwaitEndRequest>,
+    ) -> Result<Response<AwaitEndResponse>, Status> {
+        let AwaitEndRequest { pod_uid } = request.into_inner();
+        if pod_uid.is_empty() {
+            return Err(Status::invalid_argument("pod_uid: expected the uid of the asking pod"));
+        }
+        tokio::select! {
+            () = self.topics.ended(&pod_uid) => Ok(Response::new(AwaitEndResponse {})),
+            () = self.drain.signaled() => Err(Status::unavailable("this replica ends: ask again")),
+        }
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +35,9 @@ pub(crate) struct Topics(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     soiled: Notify,
+    ends: Notify,
+    /// The cluster is not followed now.
+    is_stale: watch::Sender<bool>,
     max_subscriptions: usize,
 }
 
@@ -80,13 +84,22 @@ impl Topics {
             by_address: Multi::default(),
             subscriptions: 0,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), soiled: Notify::new(), max_subscriptions }))
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            soiled: Notify::new(),
+            ends: Notify::new(),
+            is_stale: watch::Sender::new(false),
+            max_subscriptions,
+        }))
     }
 
     /// Changes the index; what that means to subscribers is published soon.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Index) -> Dirty) {
         let mut state = self.0.state.lock();
         let dirty = change(&mut state.index);
+        if dirty.ended {
+            self.0.ends.notify_waiters();
+        }
         if dirty != Dirty::default() {
             state.dirty.merge(dirty);
             self.0.soiled.notify_one();
@@ -99,6 +112,16 @@ impl Topics {
         state.is_open = true;
         let all: BTreeSet<Query> = state.topics.keys().cloned().collect();
         state.publish(all);
+    }
+
+    /// Tells everybody whether what they have been told still follows the cluster.
+    pub(crate) fn set_stale(&self, is_stale: bool) {
+        self.0.is_stale.send_if_modified(|before| std::mem::replace(before, is_stale) != is_stale);
+    }
+
+    /// Whether what is told does not follow the cluster now.
+    pub(crate) fn is_stale(&self) -> bool {
+        *self.0.is_stale.borrow()
     }
 
     /// Publishes what changes, for ever. Dropping it stops publishing.
@@ -123,8 +146,21 @@ impl Topics {
         if state.subscriptions >= self.0.max_subscriptions {
             return Err(Full);
         }
-        let latest = state.enter(&query);
-        Ok(Subscription { topics: self.clone(), query, client, latest, told: None })
+        let (latest, is_stale) = (state.enter(&query), self.0.is_stale.subscribe());
+        Ok(Subscription { topics: self.clone(), query, client, latest, is_stale, told: None })
+    }
+
+    /// Waits until the application of the pod with this uid has ended. Cancel safe.
+    pub(crate) async fn ended(&self, uid: &str) {
+        loop {
+            let mut next = pin!(self.0.ends.notified());
+            // From here on nothing is missed.
+            next.as_mut().enable();
+            if self.0.state.lock().index.has_ended(uid) {
+                return;
+            }
+            next.await;
+        }
     }
 
     /// What names end in.
@@ -232,11 +268,22 @@ pub(crate) struct Subscription {
     query: Query,
     client: Option<IpAddr>,
     latest: watch::Receiver<Option<Published>>,
+    is_stale: watch::Receiver<bool>,
     told: Option<Told>,
+}
+
+/// What a client is told at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// What changes in its view; none when nothing does.
+    pub(crate) step: Option<Step>,
+    /// The view does not follow the cluster now.
+    pub(crate) is_stale: bool,
 }
 
 /// What a client has been told.
 struct Told {
+    is_stale: bool,
     version: u64,
     view: View,
     /// It was told all of the view.
@@ -246,19 +293,31 @@ struct Told {
 impl Subscription {
     /// Waits until there is something to tell the client, and tells it: first everything, then what changed since.
     /// Never ends. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Step {
+    pub(crate) async fn next(&mut self) -> Word {
         loop {
-            if let Some(step) = self.step() {
-                return step;
+            if let Some(word) = self.word() {
+                return word;
             }
-            if self.latest.changed().await.is_err() {
-                // The sender lives as long as the topic, and the topic as long as this subscription.
+            let changed = tokio::select! {
+                changed = self.latest.changed() => changed,
+                changed = self.is_stale.changed() => changed,
+            };
+            if changed.is_err() {
+                // The senders live as long as the topic, and the topic as long as this subscription.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    fn step(&mut self) -> Option<Step> {
+    fn word(&mut self) -> Option<Word> {
+        let is_stale = *self.is_stale.borrow_and_update();
+        let before = self.told.as_ref().map(|told| told.is_stale);
+        let step = self.step(is_stale);
+        let is_news = step.is_some() || before.is_some_and(|before| before != is_stale);
+        is_news.then_some(Word { step, is_stale })
+    }
+
+    fn step(&mut self, is_stale: bool) -> Option<Step> {
         let published = self.latest.borrow_and_update().clone()?;
         let Published { version, view, step } = published;
         let (view, whole) = match self.chosen(&view) {
@@ -271,7 +330,7 @@ impl Subscription {
             Some(told) if whole && told.whole && told.version + 1 == version => step,
             Some(told) => told.view.step_to(&view),
         };
-        self.told = Some(Told { version, view, whole });
+        self.told = Some(Told { is_stale, version, view, whole });
         step
     }
 

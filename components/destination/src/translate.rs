@@ -1,14 +1,21 @@
-//! Steps as messages.
+//! Words as messages.
 
 use std::net::SocketAddr;
 
 use conduit_proto::destination::{self as proto, update};
 
-use crate::view::{Endpoint, Step};
+use crate::{
+    subscribe::Word,
+    view::{Endpoint, Step},
+};
 
-/// The message that tells `step`.
-pub(crate) fn update(step: &Step) -> proto::Update {
-    let update = match step {
+/// The message that says `word`.
+pub(crate) fn update(word: &Word) -> proto::Update {
+    proto::Update { update: word.step.as_ref().map(step), stale: word.is_stale }
+}
+
+fn step(step: &Step) -> update::Update {
+    match step {
         Step::Unknown => update::Update::Unknown(proto::Unknown {}),
         Step::Snapshot(known) => update::Update::Snapshot(proto::Snapshot {
             service: known.service.clone(),
@@ -19,8 +26,7 @@ pub(crate) fn update(step: &Step) -> proto::Update {
             upsert: upsert.iter().map(endpoint).collect(),
             remove: remove.iter().map(ToString::to_string).collect(),
         }),
-    };
-    proto::Update { update: Some(update) }
+    }
 }
 
 fn endpoint((address, endpoint): (&SocketAddr, &Endpoint)) -> proto::Endpoint {
@@ -32,11 +38,12 @@ fn endpoint((address, endpoint): (&SocketAddr, &Endpoint)) -> proto::Endpoint {
 }
 
 /// The `kind` under which a message is counted.
-pub(crate) fn kind(step: &Step) -> &'static str {
-    match step {
-        Step::Unknown => "unknown",
-        Step::Snapshot(_) => "snapshot",
-        Step::Diff { .. } => "diff",
+pub(crate) fn kind(word: &Word) -> &'static str {
+    match word.step {
+        None => "standing",
+        Some(Step::Unknown) => "unknown",
+        Some(Step::Snapshot(_)) => "snapshot",
+        Some(Step::Diff { .. }) => "diff",
     }
 }
 
@@ -67,14 +74,19 @@ mod tests {
             endpoints: [(address, known.clone())].into(),
             ..Known::default()
         };
-        let message = update(&Step::Snapshot(Arc::new(snapshot)));
+        let message = said(Step::Snapshot(Arc::new(snapshot)));
         let Some(update::Update::Snapshot(snapshot)) = message.update else { panic!("{message:?}") };
         assert_eq!(snapshot.service, "web.shop.svc.cluster.local:80");
         assert_eq!(snapshot.endpoints, std::slice::from_ref(&told));
 
-        let message = update(&Step::Diff { upsert: [(address, known)].into(), remove: [address].into() });
+        let message = said(Step::Diff { upsert: [(address, known)].into(), remove: [address].into() });
         let diff = proto::Diff { upsert: vec![told], remove: vec!["[fd00::1]:80".into()] };
         assert_eq!(message.update, Some(update::Update::Diff(diff)));
-        assert_eq!(update(&Step::Unknown).update, Some(update::Update::Unknown(proto::Unknown {})));
+        assert_eq!(said(Step::Unknown).update, Some(update::Update::Unknown(proto::Unknown {})));
+        assert_eq!(update(&Word { step: None, is_stale: true }), proto::Update { update: None, stale: true });
+    }
+
+    fn said(step: Step) -> proto::Update {
+        update(&Word { step: Some(step), is_stale: false })
     }
 }

@@ -82,6 +82,8 @@ pub const SECRET_PRIVATE_KEY: &str = "tls.key";
 pub const SECRET_CA_KEY: &str = "ca.crt";
 /// Secret of the control-plane namespace that holds the roots and issuers.
 pub const ROOT_SECRET: &str = "conduit-ca-root";
+/// ConfigMap of the control-plane namespace with the options that it was installed with.
+pub const INSTALL_CONFIGMAP: &str = "conduit-install";
 /// Lease by which the CA's replicas elect a leader.
 pub const CA_LEASE: &str = "conduit-ca";
 

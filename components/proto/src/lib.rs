@@ -12,6 +12,12 @@ pub mod destination {
     include!("gen/conduit.destination.rs");
 }
 
+/// When a pod's application has ended, so that its proxy can end too.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+pub mod lifecycle {
+    include!("gen/conduit.lifecycle.rs");
+}
+
 /// Live requests, as the proxies see them.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 pub mod tap {

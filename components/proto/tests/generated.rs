@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path};
 
-const CONTRACTS: [&str; 2] = ["conduit/destination.proto", "conduit/tap.proto"];
+const CONTRACTS: [&str; 3] = ["conduit/destination.proto", "conduit/lifecycle.proto", "conduit/tap.proto"];
 
 #[test]
 fn committed_code_is_what_the_contracts_generate() {

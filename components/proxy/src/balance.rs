@@ -3,7 +3,7 @@
 //!
 //! Two random choices are enough to avoid the herd that "always the cheapest" makes, and the peak-sensitive average
 //! leaves a slow endpoint at its first slow answer, not after many. An endpoint that refuses connections is left alone
-//! for a growing, jittered while, as long as another one is available.
+//! for a growing, jittered while, as long as another one is available; then one request tries it again, and not all of them.
 //!
 //! Everything here is a function of its arguments: time and randomness are passed in. A [`Load`] is a few atomics, so
 //! that no request waits for another one's bookkeeping.
@@ -35,6 +35,12 @@ const CHEAPEST_US: f32 = 1.0;
 /// After the first refused connection, and at most, an endpoint is left alone for about this long.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// An endpoint that was waited for in vain is left alone for at least so many times as long: requests lose little to it.
+const BACKOFF_PER_WAIT: u32 = 8;
+
+/// Beside the failures of an endpoint: somebody is trying whether it is back.
+const ON_TRIAL: u32 = 1 << 31;
 
 /// Picks an index of `candidates`: of two drawn at random, the available and cheaper one; another available one when
 /// neither of the two is. `draw` is 64 random bits; the same bits give the same pick.
@@ -121,20 +127,34 @@ impl Load {
         InFlight { load: Arc::clone(self), since: now }
     }
 
-    /// A connection could not be opened: the endpoint is left alone for a while that doubles with each failure. `draw`
-    /// is 64 random bits for the jitter.
-    pub(crate) fn connect_failed(&self, now: Instant, draw: u64) {
+    /// A connection could not be opened, which took so long to learn: the endpoint is left alone for a while that doubles with
+    /// each failure. `draw` is 64 random bits for the jitter.
+    pub(crate) fn connect_failed(&self, now: Instant, took: Duration, draw: u64) {
         let at = self.stamp(now);
         // The failures of connections that were tried together are one failure.
         let next = |word: u64| {
             let (until, failures) = unpack(word);
-            (failures == 0 || at >= until).then(|| {
-                let delay = backoff(failures, draw);
-                pack(at.saturating_add(delay.as_millis() as u32), failures.saturating_add(1))
+            (failures == 0 || failures & ON_TRIAL != 0 || at >= until).then(|| {
+                let failures = failures & !ON_TRIAL;
+                let delay = backoff(failures, took, draw);
+                pack(at.saturating_add(delay.as_millis() as u32), (failures + 1).min(ON_TRIAL - 1))
             })
         };
         // An error means that another failure of the same moment was counted.
         let _counted = self.backoff.fetch_update(Relaxed, Relaxed, next);
+    }
+
+    /// Whoever picks an endpoint whose backoff is over tries whether it is back. Nobody else finds it available meanwhile, for
+    /// `within` at most.
+    pub(crate) fn on_trial(&self, now: Instant, within: Duration) {
+        let at = self.stamp(now);
+        let next = |word: u64| {
+            let (until, failures) = unpack(word);
+            let is_due = failures != 0 && at >= until;
+            is_due.then(|| pack(at.saturating_add(within.as_millis() as u32), failures | ON_TRIAL))
+        };
+        // An error means that it is not failing, or that somebody else has begun.
+        let _begun = self.backoff.fetch_update(Relaxed, Relaxed, next);
     }
 
     /// A connection was opened: whatever was wrong is over.
@@ -209,8 +229,9 @@ impl Drop for InFlight {
 }
 
 /// Between half of the exponential step and all of it, as every retry in Conduit.
-fn backoff(failures: u32, draw: u64) -> Duration {
-    let step = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+fn backoff(failures: u32, took: Duration, draw: u64) -> Duration {
+    let step = BACKOFF_MIN.saturating_mul(1 << failures.min(16));
+    let step = step.max(took.saturating_mul(BACKOFF_PER_WAIT)).min(BACKOFF_MAX);
     let fraction = (draw >> 11) as f64 / (1_u64 << 53) as f64;
     step.mul_f64(0.5 + fraction / 2.0)
 }

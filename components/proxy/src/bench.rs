@@ -95,7 +95,7 @@ impl Records {
     }
 
     /// Records one read.
-    pub fn read(&self) {
+    pub fn read(&mut self) {
         self.transport.read(black_box(100));
     }
 

@@ -8,6 +8,8 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use conduit_identity::{ControlPlane, Files, Identity};
 use conduit_runtime::env::{self, Env};
 
+use crate::probe::{self, TcpProbe};
+
 /// Everything a proxy is told. [`Config::default`] is what it does when it is told nothing.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,6 +33,11 @@ pub struct Config {
     pub inbound_opaque_ports: BTreeSet<u16>,
     /// Ports whose outbound connections are never looked into for HTTP.
     pub outbound_opaque_ports: BTreeSet<u16>,
+    /// The application's ports whose being open may be asked for on the admin listener.
+    pub tcp_probes: BTreeSet<TcpProbe>,
+    /// The uid of the proxy's pod, if the proxy is to end when everything else in the pod has: in a Job, which would not
+    /// complete otherwise.
+    pub end_with_pod: Option<String>,
     /// Whether `process_*` is among the metrics: true of a process of its own, false of a proxy that shares one with
     /// others or is simulated, where two runs must be equal octet for octet.
     pub process_metrics: bool,
@@ -138,6 +145,8 @@ impl Default for Config {
             limits: Limits::default(),
             inbound_opaque_ports: server_first.clone(),
             outbound_opaque_ports: server_first,
+            tcp_probes: BTreeSet::new(),
+            end_with_pod: None,
             process_metrics: false,
         }
     }
@@ -209,6 +218,8 @@ impl Config {
             outbound_opaque_ports: env
                 .parse_even_empty("CONDUIT_PROXY_OUTBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", ports)
                 .unwrap_or(defaults.outbound_opaque_ports),
+            tcp_probes: env.parse("CONDUIT_PROXY_TCP_PROBES", probe::list).unwrap_or_default(),
+            end_with_pod: env.parse("CONDUIT_PROXY_END_WITH_POD", env::text),
             process_metrics: true,
         }
     }
@@ -451,9 +462,10 @@ mod tests {
             ("CONDUIT_PROXY_PUBLIC_LISTENER", "4143"),
             ("CONDUIT_PROXY_DRAIN_GRACE", "soon"),
             ("CONDUIT_PROXY_OUTBOUND_ROUTER_CAPACITY", "0"),
+            ("CONDUIT_PROXY_TCP_PROBES", "8080/1,http/1"),
             ("CONDUIT_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", "25,x"),
         ]);
-        assert_eq!(problems.unwrap_err().0.len(), 4);
+        assert_eq!(problems.unwrap_err().0.len(), 5);
     }
 
     #[test]

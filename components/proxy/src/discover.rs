@@ -3,6 +3,7 @@
 //! - `discover/target.rs`: what is looked up
 //! - `discover/view.rs`: what is known of a target, and how messages change it (pure)
 //! - `discover/follow.rs`: one stream per target
+//! - `discover/ending.rs`: whether the application has ended
 //! - `discover/control.rs`: the connection that all streams share
 //!
 //! What was learnt outlives the destination service: a lost stream changes nothing until a new one has spoken, and one
@@ -10,6 +11,7 @@
 //! nothing is known is a connection that goes where it was going.
 
 mod control;
+mod ending;
 mod follow;
 mod target;
 mod view;
@@ -144,6 +146,20 @@ impl Discover {
             drop(timeout_at(asked_at + wait, answered).await);
         }
         resolution
+    }
+}
+
+impl Discover {
+    /// Returns when the destination service says that the application of the pod with this uid has ended; never without
+    /// such a service.
+    pub(crate) async fn application_ended(&self, pod_uid: String) {
+        match &self.inner {
+            Some(inner) => {
+                let seed = inner.seed.fork("ending");
+                ending::application_ended(Arc::clone(&inner.control), pod_uid, seed).await;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -6,7 +6,15 @@
 mod known;
 mod tied;
 
-use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use bytes::BytesMut;
 use conduit_identity::{ClientPeer, HandshakeError, Identity, Loaded, Store, UnixTime, Unusable};
@@ -45,6 +53,8 @@ pub(crate) struct Inbound {
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
     pub(crate) known: KnownPeers,
+    /// Whether the proxy is about to stop, while it still goes on as before: see [`Inbound::leave`].
+    pub(crate) leaving: Arc<AtomicBool>,
 }
 
 /// What the first bytes are for.
@@ -88,6 +98,12 @@ pub(crate) async fn serve(inbound: Arc<Inbound>, accepted: Accepted, drain: drai
 }
 
 impl Inbound {
+    /// From now on every answer is the last of its HTTP/1 connection. One that is closed while it is idle may be closed in the
+    /// face of a request, which nobody may say twice; a client that was told so has no such connection when the proxy stops.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
     /// Where the application listens for this connection.
     fn target(&self, accepted: &Accepted) -> Option<SocketAddr> {
         let original = accepted.original_dst.map(SocketAddr::from);
@@ -108,7 +124,11 @@ impl Inbound {
     async fn begin(&self, session: &Session, accepted: Accepted) -> Option<(Box<Begun>, Carries)> {
         let opening = Opening::new(Stream::plain(accepted.io));
         let mut begun = Box::new(Box::pin(self.secure(session, opening)).await?);
-        begun.opening.client.record(session.opened(begun.tls.clone()));
+        let record = match begun.is_mute() {
+            true => session.opened_mute(begun.tls.clone()),
+            false => session.opened(begun.tls.clone()),
+        };
+        begun.opening.client.record(record);
         match self.protocol(session, &mut begun).await {
             Heard::Words(Protocol::Http1) => Some((begun, Carries::Http(Version::Http1))),
             Heard::Words(Protocol::Http2) => Some((begun, Carries::Http(Version::Http2))),
@@ -324,6 +344,12 @@ impl Inbound {
 }
 
 impl Begun {
+    /// Whether nobody has said a word: the client, or the application that was dialled meanwhile, ended first.
+    fn is_mute(&self) -> bool {
+        let Opening { said, answered, .. } = &self.opening;
+        matches!(self.tls, TlsStatus::Plain(_)) && said.is_empty() && answered.is_empty()
+    }
+
     /// Whether the server's first words go out in plaintext to a client that has said nothing.
     fn is_greeted(&self) -> bool {
         let Opening { said, answered, .. } = &self.opening;

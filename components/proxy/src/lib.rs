@@ -11,6 +11,7 @@
 //! - `discover.rs`: where it goes; `balance.rs`: to which endpoint (pure)
 //! - `pool.rs`: connections kept; `connect.rs`: connections opened, with TLS or with a reason
 //! - `stream.rs`: a connection as such; `expiry.rs`: when its certificates end
+//! - `probe.rs`: whether a port of the application opens, for the kubelet
 //! - `session.rs`: what happened to it, for `metrics.rs`, `tap.rs` and the logs alike
 //!
 //! Outbound: `accept` → `outbound` refuses loops, hears the first bytes → `http` serves them, each request: authority →
@@ -42,6 +43,7 @@ mod metrics;
 mod opening;
 mod outbound;
 mod pool;
+pub mod probe;
 mod session;
 mod stream;
 mod tap;

@@ -1,12 +1,15 @@
 //! A proxy from its listeners to its end.
 //!
-//! It ends in two phases. For a grace it goes on as before, since whoever dials it has not heard yet. Then inbound stops
-//! accepting and ends what is idle, while outbound stays at the application's service until its connections are gone.
+//! It ends in two phases. For a grace it goes on as before, since whoever dials it has not heard yet, but calls each answer the
+//! last of its connection. Then inbound stops accepting and ends what is idle, while outbound stays at the application's
+//! service until its connections are gone. In a Job it may also be told that the application has ended; then nobody is left to
+//! wait for but the application's last words.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use conduit_identity::{Clock, Crypto, Identity, Store};
@@ -27,10 +30,15 @@ use crate::{
     metrics::Metrics,
     outbound::{self, Outbound},
     pool::Pool,
+    probe,
     session::Sessions,
     tap::{self, Tap},
     trust,
 };
+
+/// How long what an application sent before it ended may take to arrive. A Job is over 5 s after its last container at
+/// the latest, and learning of that takes its time too.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The world a proxy lives in.
 pub struct Deps {
@@ -143,6 +151,7 @@ struct Proxy {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     tap: Tap,
+    net: Net,
     readiness: Readiness,
     registry: Registry,
     /// Ends what runs in the background, when dropped with the proxy too.
@@ -183,11 +192,12 @@ impl Proxy {
             sessions: sessions.clone(),
             metrics: metrics.clone(),
             known: Default::default(),
+            leaving: Arc::default(),
         });
         let outbound = Arc::new(Outbound {
             listener: listeners.outbound.local_addr(),
             config: config.clone(),
-            net,
+            net: net.clone(),
             expiry,
             connector,
             discover,
@@ -207,6 +217,7 @@ impl Proxy {
             clock,
             metrics,
             tap,
+            net,
             readiness,
             registry,
             end,
@@ -221,9 +232,11 @@ impl Proxy {
         );
         let Self { config, listeners, inbound, outbound, .. } = self;
         let (pool, expiry) = (outbound.pool.clone(), outbound.expiry.clone());
+        let ended = application_ended(&config, outbound.discover.clone());
         // Never signaled: these are there until the very end.
         let (_until_the_end, watch) = drain::channel();
-        let admin = Admin::new(self.readiness.clone(), self.registry);
+        let mut admin = Admin::new(self.readiness.clone(), self.registry);
+        admin.own = Some(probe::answers(config.tcp_probes.clone(), self.net));
         let observe = Identity::of(&config.control_plane.component("observe"), &config.control_plane);
         let guard = tap::Guard {
             store: self.store.clone(),
@@ -246,7 +259,7 @@ impl Proxy {
         }
         tokio::select! {
             _ = background => {}
-            () = serve(config.clone(), (listeners.inbound, inbound), (listeners.outbound, outbound), drain) => {}
+            () = serve(config.clone(), (listeners.inbound, inbound), (listeners.outbound, outbound), drain, ended) => {}
         }
         drop(self.end);
         tracing::info!("stopped");
@@ -276,17 +289,27 @@ fn discovery(
         })
 }
 
-/// Accepts both ways until the drain is over.
+/// Returns when the application has ended, if the proxy is to end with it.
+fn application_ended(config: &Config, discover: Discover) -> BoxFuture<'static, ()> {
+    match config.end_with_pod.clone() {
+        Some(uid) => async move { discover.application_ended(uid).await }.boxed(),
+        None => std::future::pending().boxed(),
+    }
+}
+
+/// Accepts both ways until the drain is over, or the application.
 async fn serve(
     config: Arc<Config>,
     (inbound_listener, inbound): (Box<dyn Listener>, Arc<Inbound>),
     (outbound_listener, outbound): (Box<dyn Listener>, Arc<Outbound>),
     drain: drain::Watch,
+    ended: BoxFuture<'static, ()>,
 ) {
     let limit = config.limits.connections;
     let (ending, closing) = drain::channel();
     let (stopping, stopped) = drain::channel();
     let inbound_closing = closing.clone();
+    let leaving = inbound.clone();
     let mut inbound =
         std::pin::pin!(accept::accept(inbound_listener, limit, closing.clone(), move |accepted| {
             // Boxed: moving it into its task would double its size.
@@ -299,18 +322,24 @@ async fn serve(
         Box::pin(tracker.track_future(connection))
     });
     let end = async {
+        let mut deadline = config.timeouts.drain_deadline;
         tokio::select! {
             () = inbound.as_mut() => {}
             () = async {
                 drain.signaled().await;
                 tracing::info!(grace = ?config.timeouts.drain_grace, "stopping");
+                leaving.leave();
                 tokio::time::sleep(config.timeouts.drain_grace).await;
             } => {}
+            () = ended => {
+                tracing::info!("everything else in the pod has ended");
+                deadline = deadline.min(LAST_WORDS);
+            }
         }
         drop(ending);
         open.close();
         let over = async { tokio::join!(inbound, open.wait()) };
-        if timeout(config.timeouts.drain_deadline, over).await.is_err() {
+        if timeout(deadline, over).await.is_err() {
             tracing::warn!(open = open.len(), "cutting off what is still open");
         }
     };

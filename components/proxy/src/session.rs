@@ -20,10 +20,11 @@ use http::request;
 use tokio::time::Instant;
 
 pub(crate) use exchange::Exchange;
+use transport::Mute;
 pub(crate) use transport::Transport;
 
 use crate::{
-    metrics::{Labels, Metrics},
+    metrics::{Labels, Metrics, TransportSeries},
     tap::Tap,
 };
 use routes::Routes;
@@ -166,7 +167,7 @@ pub(crate) enum Why {
     InternalTraffic,
     /// The proxy to its own application, and calls of a pod to itself.
     Loopback,
-    /// A probe of the kubelet.
+    /// A probe of the kubelet: a request that says so, or a connection on which nobody said a word.
     KubeletProbe,
 }
 
@@ -284,9 +285,19 @@ impl Session {
 
     /// The status of the accepted connection is known: it counts as open from here. Called once.
     pub(crate) fn opened(&self, tls: TlsStatus) -> Transport {
-        let metrics = &self.recorders().metrics;
-        let series = metrics.transport(self.inner.direction, Side::Source, &Labels::default(), &tls);
-        Transport::open(self.inner.accepted_at, series)
+        Transport::open(self.inner.accepted_at, self.series(&tls))
+    }
+
+    /// As [`Session::opened`], of a connection on which nobody has said a word. If nobody ever does, it is a probe: that is
+    /// what a `tcpSocket` probe looks like, and nobody's bytes were in the clear.
+    pub(crate) fn opened_mute(&self, tls: TlsStatus) -> Transport {
+        let series = self.series(&TlsStatus::Plain(Why::KubeletProbe));
+        Transport::mute(self.inner.accepted_at, series, Mute { session: self.clone(), tls })
+    }
+
+    /// Where the accepted connection counts.
+    fn series(&self, tls: &TlsStatus) -> Arc<TransportSeries> {
+        self.recorders().metrics.transport(self.inner.direction, Side::Source, &Labels::default(), tls)
     }
 
     /// A request arrived. `source` is the status of the accepted connection that carried it.

@@ -87,7 +87,7 @@ impl Stream {
     }
 
     /// Records what crossed so far and what will to `transport`. What is put back counts once.
-    pub(crate) fn record(&mut self, transport: Transport) {
+    pub(crate) fn record(&mut self, mut transport: Transport) {
         transport.read(mem::take(&mut self.early));
         self.transport = Some(transport);
     }
@@ -227,7 +227,7 @@ impl AsyncRead for Stream {
         }
         this.mark_read();
         let read = buf.filled().len() - before;
-        match &this.transport {
+        match &mut this.transport {
             Some(transport) => transport.read(read),
             None => this.early += read,
         }
@@ -295,7 +295,7 @@ impl Stream {
             control.mark_written(result.is_pending());
         }
         let result = ready!(result);
-        if let (Ok(n), Some(transport)) = (&result, &self.transport) {
+        if let (Ok(n), Some(transport)) = (&result, &mut self.transport) {
             transport.wrote(*n);
         }
         Poll::Ready(self.fail(result))

@@ -1,4 +1,5 @@
-//! What kubelet and operators ask every Conduit process: `/live`, `/ready`, and `/metrics`, in gzip where it is asked for.
+//! What kubelet and operators ask every Conduit process: `/live`, `/ready`, and `/metrics`, in gzip where it is asked for;
+//! and paths that one process has for itself.
 //!
 //! `/live` fails only when the process cannot do its work any more, `/ready` as long as something awaited has not
 //! happened. Neither depends on TLS, the CA or the network: they would take a working application out of its Service.
@@ -6,7 +7,8 @@
 use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use conduit_net::{Accepted, Listener};
+use conduit_net::{Accepted, Listener, LocalAddr};
+use futures::future::{BoxFuture, FutureExt, ready};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -34,27 +36,38 @@ pub struct Admin {
     pub registry: Registry,
     /// Behind `/live`.
     pub live: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Paths of this process's own.
+    pub own: Option<Own>,
 }
+
+/// The answer to a GET of a path that only this process has, given where the request came in; none when it has no such path.
+/// Whoever answers bounds its time.
+pub type Own =
+    Arc<dyn Fn(&str, LocalAddr) -> Option<BoxFuture<'static, Response<Full<Bytes>>>> + Send + Sync>;
 
 impl Admin {
     /// An admin server that is live as long as it answers.
     pub fn new(readiness: Readiness, registry: Registry) -> Self {
-        Self { readiness, registry, live: Arc::new(|| true) }
+        Self { readiness, registry, live: Arc::new(|| true), own: None }
     }
 
-    /// The answer to a request, for servers that add paths of their own in front.
-    pub fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn answer<B>(&self, request: &Request<B>, local: LocalAddr) -> BoxFuture<'static, Response<Full<Bytes>>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return ready(response).boxed();
         }
-        match request.uri().path() {
+        let path = request.uri().path();
+        if let Some(answer) = self.own.as_ref().and_then(|own| own(path, local)) {
+            return answer;
+        }
+        let response = match path {
             "/live" | "/ping" => self.live(),
             "/ready" => self.ready(),
             "/metrics" => self.metrics(request.headers()),
             _ => text(StatusCode::NOT_FOUND, "not found; this server has /live, /ready and /metrics\n"),
-        }
+        };
+        ready(response).boxed()
     }
 
     fn live(&self) -> Response<Full<Bytes>> {
@@ -107,10 +120,11 @@ pub async fn serve(listener: Box<dyn Listener>, admin: Admin, drain: drain::Watc
 }
 
 async fn connection(accepted: Accepted, seat: Seat, admin: Admin, drain: drain::Watch) {
+    let local = accepted.local;
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         seat.used();
-        let response = admin.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
+        let response = admin.answer(&request, local);
+        async move { Ok::<_, Infallible>(response.await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).auto_date_header(false);
@@ -127,7 +141,8 @@ async fn connection(accepted: Accepted, seat: Seat, admin: Admin, drain: drain::
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+/// An answer of words.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -56,7 +56,11 @@ fn endpoints(topics: &Topics, numbers: impl IntoIterator<Item = u8>) {
 }
 
 async fn next(subscription: &mut Subscription) -> Step {
-    timeout(Duration::from_secs(60), subscription.next()).await.expect("a step")
+    word(subscription).await.step.expect("a step")
+}
+
+async fn word(subscription: &mut Subscription) -> Word {
+    timeout(Duration::from_secs(60), subscription.next()).await.expect("a word")
 }
 
 async fn nothing_comes(subscription: &mut Subscription) {
@@ -194,4 +198,27 @@ async fn who_leaves_is_forgotten_and_makes_room() {
     drop(second);
     assert_eq!((topics.subscriptions(), topics.topics()), (0, 0));
     assert!(topics.subscribe(Query::default(), None).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_is_told_when_the_cluster_is_no_longer_followed() {
+    let topics = topics(8);
+    publishing(&topics);
+    serve(&topics, Choice::default());
+    endpoints(&topics, 0..3);
+    let mut early = topics.subscribe(web(), None).unwrap();
+    topics.set_stale(true);
+    nothing_comes(&mut early).await;
+
+    topics.open();
+    let first = word(&mut early).await;
+    assert!(first.is_stale && matches!(first.step, Some(Step::Snapshot(_))), "{first:?}");
+    topics.set_stale(false);
+    topics.set_stale(true);
+    nothing_comes(&mut early).await;
+    topics.set_stale(false);
+    assert_eq!(word(&mut early).await, Word { step: None, is_stale: false });
+    endpoints(&topics, 0..4);
+    let last = word(&mut early).await;
+    assert!(!last.is_stale && counts(&last.step.unwrap()) == ("diff", 1, 0));
 }

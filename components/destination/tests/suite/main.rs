@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed test")]
 
 mod answers;
+mod endings;
 mod outages;
 mod real;
 mod slow;

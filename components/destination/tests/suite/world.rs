@@ -187,12 +187,17 @@ impl Destination {
 
     /// A client without TLS.
     pub(crate) fn client(&self) -> DestinationClient<grpc::Channel> {
+        DestinationClient::new(self.channel())
+    }
+
+    /// A connection without TLS.
+    pub(crate) fn channel(&self) -> grpc::Channel {
         let (net, addr) = (self.net.clone(), self.bound.grpc);
         let connect: grpc::Connect = Arc::new(move || {
             let net = net.clone();
             Box::pin(async move { Ok(Box::new(net.connect(addr).await?) as Box<dyn grpc::Transport>) })
         });
-        DestinationClient::new(grpc::Channel::new("destination", connect).unwrap())
+        grpc::Channel::new("destination", connect).unwrap()
     }
 
     pub(crate) async fn authority(&self, authority: &str) -> Watching {

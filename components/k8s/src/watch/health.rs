@@ -19,6 +19,7 @@ struct State {
     last_contact: Option<Instant>,
     failures: u64,
     last_error: Option<Cause>,
+    failing_since: Option<Instant>,
 }
 
 impl Default for Health {
@@ -54,6 +55,11 @@ impl Health {
         self.state.lock().last_error.clone()
     }
 
+    /// Since when something is wrong, as long as it is.
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.state.lock().failing_since
+    }
+
     /// A whole list was seen. That ends no failure: who may list need not be allowed to watch.
     pub(crate) fn listed(&self) {
         self.state.lock().last_contact = Some(Instant::now());
@@ -64,7 +70,7 @@ impl Health {
     pub(super) fn watching(&self) {
         let mut state = self.state.lock();
         state.last_contact = Some(Instant::now());
-        state.last_error = None;
+        (state.last_error, state.failing_since) = (None, None);
     }
 
     /// Something failed.
@@ -72,6 +78,7 @@ impl Health {
         let mut state = self.state.lock();
         state.failures += 1;
         state.last_error = Some(cause.clone());
+        state.failing_since.get_or_insert_with(Instant::now);
     }
 
     /// A version was forgotten by the API server, as all are after a while: counted, and nothing is wrong.

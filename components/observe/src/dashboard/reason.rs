@@ -30,7 +30,7 @@ fn explained(reason: &str) -> &'static str {
         "bad_credentials" => "its proxy's certificate cannot be used",
         "expired" => "its proxy's certificate has expired",
         "clock_skew" => "its proxy's certificate is not valid yet, or its clock is wrong",
-        "no_discovery" => "the destination service has not answered its proxy",
+        "no_discovery" => "the destination service has not answered its proxy, or was behind the cluster",
         "no_identity" => "the server has no identity: it has no proxy, or one without TLS",
         "handshake_failed" => "TLS with the server was tried and failed",
         "no_proxy_tls" => "the client sent no TLS: it has no proxy, or had to do without",

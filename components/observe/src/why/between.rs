@@ -28,7 +28,7 @@ pub(super) fn advertised(from: &[Arc<Pod>], to: Option<&[Arc<Pod>]>, seen: &Seen
     }
     if has("no_discovery") || (cut_off.is_some() && seen.encrypted == 0.0) {
         let detail = cut_off.map_or_else(
-            || "the destination service has not answered in time".to_owned(),
+            || "the destination service has not answered in time, or was behind the cluster".to_owned(),
             |pod| format!("the proxy of {} does not reach the destination service", pod.name.name),
         );
         return broken(detail, "no_discovery");

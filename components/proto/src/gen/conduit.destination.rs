@@ -22,6 +22,10 @@ pub mod get_request {
 /// An update replaces or amends the set that the client holds for this stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Update {
+    /// The service does not follow the cluster now: what it says was true a while ago. It holds until an update says
+    /// otherwise, and an update may say nothing else. A client trusts an endpoint then as far as it proves who it is.
+    #[prost(bool, tag = "4")]
+    pub stale: bool,
     #[prost(oneof = "update::Update", tags = "1, 2, 3")]
     pub update: ::core::option::Option<update::Update>,
 }

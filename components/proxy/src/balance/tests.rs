@@ -104,7 +104,7 @@ fn backoff_doubles_to_its_cap_and_ends_with_a_connection() {
     let mut now = Instant::now();
     let load = Load::new(now);
     for step_ms in [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000] {
-        load.connect_failed(now, u64::MAX);
+        load.connect_failed(now, Duration::ZERO, u64::MAX);
         let until = load.available_at();
         let waited = (until - now).as_millis();
         assert!((step_ms - 1..=step_ms).contains(&waited), "{waited} for {step_ms}");
@@ -112,10 +112,10 @@ fn backoff_doubles_to_its_cap_and_ends_with_a_connection() {
         assert!(load.is_available(until));
         now = until;
     }
-    load.connect_failed(now, 0);
+    load.connect_failed(now, Duration::ZERO, 0);
     load.connected();
     assert!(load.is_available(now));
-    load.connect_failed(now, 0);
+    load.connect_failed(now, Duration::ZERO, 0);
     assert_eq!((load.available_at() - now).as_millis(), 50);
 }
 
@@ -124,18 +124,55 @@ fn connections_that_failed_together_are_one_failure() {
     let now = Instant::now();
     let load = Load::new(now);
     for _ in 0..100 {
-        load.connect_failed(now, u64::MAX);
+        load.connect_failed(now, Duration::ZERO, u64::MAX);
     }
     assert!(load.is_available(now + BACKOFF_MIN));
+}
+
+#[test]
+fn what_was_waited_for_in_vain_is_left_alone_for_longer_than_that() {
+    let now = Instant::now();
+    let load = Load::new(now);
+    load.connect_failed(now, Duration::from_secs(1), 0);
+    assert_eq!(load.available_at() - now, Duration::from_secs(4));
+    let now = load.available_at();
+    load.connect_failed(now, Duration::from_secs(1), u64::MAX);
+    assert_eq!((load.available_at() - now).as_millis().div_ceil(1_000), 8);
+    let now = load.available_at();
+    load.connect_failed(now, Duration::from_secs(60), u64::MAX);
+    assert_eq!((load.available_at() - now).as_millis().div_ceil(1_000), 10);
+}
+
+#[test]
+fn one_request_tries_whether_an_endpoint_is_back_and_the_others_do_not() {
+    let now = Instant::now();
+    let load = Load::new(now);
+    load.on_trial(now, Duration::from_secs(1));
+    assert!(load.is_available(now), "nothing was wrong with it");
+    load.connect_failed(now, Duration::ZERO, u64::MAX);
+    let due = load.available_at();
+    load.on_trial(now, Duration::from_secs(1));
+    assert_eq!(load.available_at(), due, "not before its time");
+
+    load.on_trial(due, Duration::from_secs(1));
+    assert!(!load.is_available(due));
+    // Who began may have left without a word.
+    assert!(load.is_available(due + Duration::from_secs(1)));
+    // It failed at once: that counts, although nobody was to try before the second had passed.
+    load.connect_failed(due, Duration::ZERO, u64::MAX);
+    assert_eq!((load.available_at() - due).as_millis().div_ceil(100), 2);
+    load.on_trial(load.available_at(), Duration::from_secs(1));
+    load.connected();
+    assert!(load.is_available(due));
 }
 
 #[test]
 fn when_all_fail_the_first_to_be_available_again_is_named() {
     let now = Instant::now();
     let loads = loads(3, now);
-    loads[0].connect_failed(now, u64::MAX);
-    loads[1].connect_failed(now, 0);
-    loads[2].connect_failed(now, u64::MAX);
+    loads[0].connect_failed(now, Duration::ZERO, u64::MAX);
+    loads[1].connect_failed(now, Duration::ZERO, 0);
+    loads[2].connect_failed(now, Duration::ZERO, u64::MAX);
     assert_eq!(pick_of(&loads, now, 3), Picked::AllFailing(1));
 }
 
@@ -150,7 +187,7 @@ proptest! {
         let now = Instant::now();
         let loads = loads(failing.len(), now);
         for (load, _) in loads.iter().zip(&failing).filter(|(_, failing)| **failing) {
-            load.connect_failed(now, draw);
+            load.connect_failed(now, Duration::ZERO, draw);
         }
         match pick_of(&loads, now, draw) {
             Picked::Available(index) => prop_assert!(!failing[index]),

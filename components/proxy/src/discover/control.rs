@@ -5,7 +5,9 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use conduit_identity::{HandshakeError, HandshakeFailure, Identity, Loaded, Store};
 use conduit_net::{Io, Net};
-use conduit_proto::destination::destination_client::DestinationClient;
+use conduit_proto::{
+    destination::destination_client::DestinationClient, lifecycle::lifecycle_client::LifecycleClient,
+};
 use conduit_runtime::{Backoff, Seed, grpc, ready::Readiness};
 use futures::FutureExt;
 use tokio::{
@@ -78,6 +80,11 @@ impl Control {
     /// A client over the shared connection.
     pub(super) fn client(&self) -> DestinationClient<grpc::Channel> {
         DestinationClient::new(self.channel.clone())
+    }
+
+    /// The same of the service that knows when applications end.
+    pub(super) fn lifecycle(&self) -> LifecycleClient<grpc::Channel> {
+        LifecycleClient::new(self.channel.clone())
     }
 
     /// Changes when streams are to be opened anew, over a better connection.

@@ -54,11 +54,15 @@ impl Asked {
         let endpoints =
             addresses.iter().map(|address| Sent { address: (*address).into(), ..Sent::default() }).collect();
         let snapshot = Snapshot { endpoints, ..Snapshot::default() };
-        self.answers.send(Ok(Update { update: Some(update::Update::Snapshot(snapshot)) })).unwrap();
+        self.answers
+            .send(Ok(Update { update: Some(update::Update::Snapshot(snapshot)), stale: false }))
+            .unwrap();
     }
 
     fn unknown(&self) {
-        self.answers.send(Ok(Update { update: Some(update::Update::Unknown(Unknown {})) })).unwrap();
+        self.answers
+            .send(Ok(Update { update: Some(update::Update::Unknown(Unknown {})), stale: false }))
+            .unwrap();
     }
 }
 

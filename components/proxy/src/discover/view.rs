@@ -34,8 +34,8 @@ pub(crate) struct Endpoints {
     pub(crate) list: Vec<Arc<Endpoint>>,
     /// The service's labels alone, for what goes to the original destination for want of an endpoint.
     pub(crate) labels: Labels,
-    /// The destination service does not stand by them now: it is out of reach, or came back without its view. Whoever
-    /// cannot reach one of them, or finds somebody else there, goes to the original destination instead.
+    /// The destination service does not stand by them now: it is out of reach, came back without its view, or does not
+    /// follow the cluster. Whoever cannot reach one of them, or finds somebody else there, goes to the original destination instead.
     pub(crate) doubted: bool,
 }
 
@@ -73,6 +73,8 @@ pub(crate) struct Builder {
     stream: Stream,
     /// The stream is open and has spoken.
     is_live: bool,
+    /// The service does not follow the cluster, as it says itself.
+    is_stale: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,7 @@ impl Builder {
             endpoints: BTreeMap::new(),
             stream: Stream::First,
             is_live: false,
+            is_stale: false,
         }
     }
 
@@ -142,7 +145,7 @@ impl Builder {
             Answered::Unknown | Answered::Known => Resolution::Known(Arc::new(Endpoints {
                 list: self.endpoints.values().cloned().collect(),
                 labels: Labels::merged(&self.service_labels, &BTreeMap::new()),
-                doubted: !self.is_live || matches!(self.stream, Stream::Doubted { .. }),
+                doubted: !self.is_live || self.is_stale || matches!(self.stream, Stream::Doubted { .. }),
             })),
         }
     }
@@ -151,6 +154,7 @@ impl Builder {
     pub(crate) fn apply(&mut self, update: proto::Update, now: Instant) -> Malformed {
         let mut malformed = Malformed::default();
         self.is_live = true;
+        let was_stale = std::mem::replace(&mut self.is_stale, update.stale);
         match update.update {
             Some(proto::update::Update::Snapshot(snapshot)) => {
                 self.answered = Answered::Known;
@@ -164,6 +168,8 @@ impl Builder {
                 self.answered = Answered::Unknown;
                 self.snapshot(proto::Snapshot::default(), now, &mut malformed);
             }
+            // Of the service itself.
+            None if was_stale != self.is_stale => {}
             None => malformed.0 += 1,
         }
         malformed

@@ -44,6 +44,8 @@ struct Tied {
     source: TlsStatus,
     labels: Labels,
     application: Application,
+    /// Whether the client should call somebody else next.
+    leaving: Arc<AtomicBool>,
 }
 
 /// The connection to the application.
@@ -81,7 +83,7 @@ pub(super) async fn serve(
     let ending = Box::pin(expiring(inbound, drain, pair.not_after));
     match version {
         Version::Http1 => serve_http1(inbound, pair, ending).await,
-        Version::Http2 => Box::pin(serve_http2(pair, ending)).await,
+        Version::Http2 => Box::pin(serve_http2(inbound, pair, ending)).await,
     }
 }
 
@@ -100,18 +102,19 @@ async fn pair_up(inbound: &Inbound, session: Session, begun: Box<Begun>) -> Opti
 
 impl Pair {
     /// What HTTP/1 needs of both.
-    fn tie(mut self: Box<Self>, drowsy: Duration) -> (Arc<Tied>, Stream, Stream) {
-        let activity = Activity::new(self.client.control(), drowsy);
+    fn tie(mut self: Box<Self>, inbound: &Inbound) -> (Arc<Tied>, Stream, Stream) {
+        let activity = Activity::new(self.client.control(), inbound.config.timeouts.drowsy);
         let (sender, upstream) = (Mutex::default(), self.application.control());
         let Self { session, source, client, application, .. } = *self;
-        let tied = Application::Http1 { sender, activity, upstream }.tied(session, source);
+        let tied = Application::Http1 { sender, activity, upstream }.tied(inbound, session, source);
         (tied, client, application)
     }
 }
 
 impl Application {
-    fn tied(self, session: Session, source: TlsStatus) -> Arc<Tied> {
-        Arc::new(Tied { session, source, labels: Labels::default(), application: self })
+    fn tied(self, inbound: &Inbound, session: Session, source: TlsStatus) -> Arc<Tied> {
+        let leaving = inbound.leaving.clone();
+        Arc::new(Tied { session, source, labels: Labels::default(), application: self, leaving })
     }
 }
 
@@ -129,7 +132,7 @@ async fn serve_http1(
     mut ending: Pin<Box<impl Future<Output = ()>>>,
 ) -> Result<(), hyper::Error> {
     let not_after = pair.not_after;
-    let (tied, mut client, mut application) = pair.tie(inbound.config.timeouts.drowsy);
+    let (tied, mut client, mut application) = pair.tie(inbound);
     loop {
         // Boxed, so that a sleeping connection does not hold room for a waking one.
         match Box::pin(serve_awake(&tied, client, application, ending.as_mut())).await? {
@@ -216,12 +219,13 @@ async fn serve_awake(
 }
 
 async fn serve_http2(
+    inbound: &Inbound,
     pair: Box<Pair>,
     mut ending: Pin<Box<impl Future<Output = ()>>>,
 ) -> Result<(), hyper::Error> {
     let Pair { session, source, client, application, .. } = *pair;
     let (sender, connection) = forward::open_http2(application, None).await?;
-    let tied = Application::Http2(sender).tied(session, source);
+    let tied = Application::Http2(sender).tied(inbound, session, source);
     let forward = move |request| tied.clone().forward(request, None);
     let gone = AtomicBool::new(false);
     let ending = poll_fn(|cx| match gone.load(Relaxed) {
@@ -276,7 +280,12 @@ impl Tied {
                     grpc,
                     declined: None,
                 };
-                Ok(returning.response(response, record))
+                let mut response = returning.response(response, record);
+                // HTTP/2 has a better way to say so.
+                if self.control().is_some() && self.leaving.load(Relaxed) {
+                    forward::make_last(&mut response);
+                }
+                Ok(response)
             }
             Err(unanswered) => unanswered.answer(&mut exchange, grpc, self.control()),
         }

@@ -200,13 +200,14 @@ impl Balanced {
                 route.leave_out(&remote);
                 continue;
             }
+            let since = Instant::now();
             let mut way = match self.way(&remote, &security, authority, route.patience(&remote)).await {
                 Ok(way) if route.may_be_somebody_else(&remote, way.tls().is_proof()) => {
                     route.leave_out(&remote);
                     continue;
                 }
                 Ok(way) => way,
-                Err(error) if route.failed(&remote, self.outbound.draw()) => {
+                Err(error) if route.failed(&remote, since, self.outbound.draw()) => {
                     refused = Some(error);
                     continue;
                 }

@@ -24,7 +24,7 @@ use crate::{
     session::Why,
 };
 
-/// Endpoints tried for one request or connection, when the first ones refuse TCP.
+/// Endpoints tried for one request or connection, when the first ones refuse TCP. The original destination comes after them.
 const MAX_TRIES: usize = 3;
 
 /// For an endpoint to accept when there are others: Linux sends a second SYN after this (RFC 6298, section 2.1), and one that
@@ -62,13 +62,13 @@ impl Route {
         }
     }
 
-    /// Whether a connection that did not open leaves something else to try.
-    pub(super) fn failed(&mut self, remote: &Remote, draw: u64) -> bool {
+    /// Whether a connection that did not open, and was begun at `since`, leaves something else to try.
+    pub(super) fn failed(&mut self, remote: &Remote, since: Instant, draw: u64) -> bool {
         if let Remote::Endpoint(endpoint) = remote {
-            endpoint.load.connect_failed(Instant::now(), draw);
+            endpoint.load.connect_failed(Instant::now(), since.elapsed(), draw);
         }
         self.leave_out(remote);
-        self.tried.len() < MAX_TRIES
+        self.tried.len() <= MAX_TRIES
     }
 
     /// How long to wait for `remote` to accept, where that is shorter than usual: as long as there is somebody else to ask, a
@@ -100,12 +100,12 @@ impl Route {
                 let enough =
                     endpoints.doubted && !self.tried.is_empty() || self.is_better_elsewhere(endpoints);
                 let doubted = || address(Why::NoDiscovery, &endpoints.labels).filter(|_| enough);
-                match doubted().or_else(|| self.choose_endpoint(endpoints, draw)) {
-                    Some(remote) => Some(remote),
-                    None if endpoints.list.is_empty() => address(Why::NoIdentity, &endpoints.labels),
-                    // Endpoints that the service stands by are a reason to fail.
-                    None => None,
-                }
+                let endpoint = || {
+                    (self.tried.len() < MAX_TRIES).then(|| self.choose_endpoint(endpoints, draw)).flatten()
+                };
+                // Whatever the service stands by: where nobody accepts, Kubernetes may know somebody who does.
+                let why = if endpoints.list.is_empty() { Why::NoIdentity } else { Why::NoDiscovery };
+                doubted().or_else(endpoint).or_else(|| address(why, &endpoints.labels))
             }
         }
     }
@@ -157,10 +157,13 @@ impl Route {
 
 /// One of `candidates`; none when there are none.
 fn pick<T>(candidates: &[T], endpoint: impl Fn(&T) -> &Arc<Endpoint>, draw: u64) -> Option<Arc<Endpoint>> {
-    match balance::pick(candidates, |candidate| &*endpoint(candidate).load, Instant::now(), draw) {
-        Picked::Available(index) | Picked::AllFailing(index) => {
-            candidates.get(index).map(|c| endpoint(c).clone())
+    let now = Instant::now();
+    match balance::pick(candidates, |candidate| &*endpoint(candidate).load, now, draw) {
+        Picked::Available(index) => {
+            let picked = candidates.get(index).map(|c| endpoint(c).clone());
+            picked.inspect(|endpoint| endpoint.load.on_trial(now, PATIENCE))
         }
+        Picked::AllFailing(index) => candidates.get(index).map(|c| endpoint(c).clone()),
         Picked::Nothing => None,
     }
 }
@@ -219,6 +222,7 @@ impl Outbound {
                 route.leave_out(&remote);
                 continue;
             }
+            let since = Instant::now();
             match self.connector.open(&remote, &security, route.patience(&remote)).await {
                 Ok(connected) if route.may_be_somebody_else(&remote, connected.tls.is_proof()) => {
                     route.leave_out(&remote);
@@ -230,7 +234,7 @@ impl Outbound {
                 }
                 Err(error) => last = error,
             }
-            if !route.failed(&remote, self.draw()) {
+            if !route.failed(&remote, since, self.draw()) {
                 break;
             }
         }
@@ -301,13 +305,30 @@ mod tests {
         let gone = endpoint(1);
         let mut first = to_service(vec![gone.clone()], true);
         let remote = first.choose(0).unwrap();
-        assert!(first.failed(&remote, 0));
+        assert!(first.failed(&remote, Instant::now(), 0));
         assert_eq!(first.choose(0).unwrap().addr(), SERVICE.into());
         // The next request does not wait for it, unless the service stands by it.
         let next = |doubted| to_service(vec![gone.clone()], doubted).choose(0).unwrap().addr();
         assert_eq!((next(true), next(false)), (SERVICE.into(), gone.addr));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert_eq!(next(true), gone.addr);
+        // One finds out whether it is back; the others do not wait with it.
+        assert_eq!((next(true), next(true)), (gone.addr, SERVICE.into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kubernetes_is_asked_where_no_endpoint_accepts() {
+        let addresses = |number: u16| (0..number).map(endpoint).collect::<Vec<_>>();
+        for (endpoints, tried) in [(1, 1), (3, 3), (5, MAX_TRIES)] {
+            let mut route = to_service(addresses(endpoints), false);
+            for _ in 0..tried {
+                let remote = route.choose(0).unwrap();
+                assert!(matches!(remote, Remote::Endpoint(_)), "{remote:?}");
+                assert!(route.failed(&remote, Instant::now(), 0));
+            }
+            let last = route.choose(0).unwrap();
+            assert!(matches!(last, Remote::Address { why: Why::NoDiscovery, .. }), "{last:?}");
+            assert!(!route.failed(&last, Instant::now(), 0) || route.choose(0).is_none());
+        }
     }
 
     // Paused, so that all cost the same.

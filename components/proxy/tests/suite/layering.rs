@@ -18,6 +18,7 @@ const MAP: &[&[&str]] = &[
     &["session"],
     &["metrics", "tap"],
     &["config"],
+    &["probe"],
 ];
 
 /// Where two files need each other's types only: a session holds its recorders, which are told in its terms.

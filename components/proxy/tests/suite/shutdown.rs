@@ -216,17 +216,31 @@ async fn outbound_serves_the_application_until_its_connections_are_gone() {
 }
 
 #[tokio::test]
-async fn for_a_grace_new_connections_are_accepted_as_before() {
+async fn for_a_grace_new_connections_are_accepted_as_before_and_each_answer_is_the_last_of_its_own() {
     let world = World::new().await;
     let mut pod =
         Pod::with(&world, 2, |config| config.timeouts.drain_grace = Duration::from_secs(3600)).await;
     let app = serve(&pod, answers).await;
+    let client = Pod::plain(&world, 3);
+    let mut kept = client.connect(app).await;
+    kept.send(GET).await;
+    kept.expect(OK).await;
     let _stopped = stop(&mut pod);
-    let mut io = Pod::plain(&world, 3).connect(app).await;
-    for _ in 0..2 {
-        io.send(GET).await;
-        io.expect(OK).await;
+    // How long the signal takes is nobody's promise; until then answers are as before.
+    loop {
+        let mut new = client.connect(app).await;
+        new.send(GET).await;
+        if new.head().await.contains("connection: close\r\n") {
+            new.expect("ok").await;
+            break assert!(new.rest().await.unwrap().is_empty());
+        }
+        new.expect("ok").await;
     }
+    // What is idle stays until it is used.
+    kept.send(GET).await;
+    assert!(kept.head().await.contains("connection: close\r\n"));
+    kept.expect("ok").await;
+    assert!(kept.rest().await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -17,16 +17,16 @@ fn endpoint(address: &str, identity: &str) -> Sent {
 fn snapshot(endpoints: Vec<Sent>) -> Update {
     let labels = BTreeMap::from([("service".into(), "web".into())]);
     let snapshot = Snapshot { service: "web.emojivoto.svc.cluster.local:80".into(), labels, endpoints };
-    Update { update: Some(update::Update::Snapshot(snapshot)) }
+    Update { update: Some(update::Update::Snapshot(snapshot)), stale: false }
 }
 
 fn diff(upsert: Vec<Sent>, remove: &[&str]) -> Update {
     let remove = remove.iter().map(|address| (*address).to_owned()).collect();
-    Update { update: Some(update::Update::Diff(Diff { upsert, remove })) }
+    Update { update: Some(update::Update::Diff(Diff { upsert, remove })), stale: false }
 }
 
 fn unknown() -> Update {
-    Update { update: Some(update::Update::Unknown(Unknown {})) }
+    Update { update: Some(update::Update::Unknown(Unknown {})), stale: false }
 }
 
 fn known(builder: &Builder) -> Arc<Endpoints> {
@@ -140,7 +140,21 @@ fn identities_of_other_control_planes_and_senseless_ones_are_none() {
     assert_eq!(builder.apply(snapshot(sent), now), Malformed(2));
     assert_eq!(addresses(&builder), ["10.0.0.1:80", "10.0.0.2:80"]);
     assert!(known(&builder).list.iter().all(|endpoint| endpoint.identity.is_none()));
-    assert_eq!(builder.apply(Update { update: None }, now), Malformed(1));
+    assert_eq!(builder.apply(Update { update: None, stale: false }, now), Malformed(1));
+}
+
+#[test]
+fn endpoints_are_doubted_while_the_service_does_not_follow_the_cluster() {
+    let (mut builder, now) = (builder(), Instant::now());
+    builder.apply(snapshot(vec![endpoint("10.0.0.1:80", IDENTITY)]), now);
+    let standing = |stale| Update { update: None, stale };
+    assert_eq!(builder.apply(standing(true), now), Malformed(0));
+    assert!(known(&builder).doubted);
+    let still = Update { stale: true, ..diff(vec![endpoint("10.0.0.2:80", "")], &[]) };
+    assert_eq!(builder.apply(still, now), Malformed(0));
+    assert!(known(&builder).doubted && addresses(&builder) == ["10.0.0.1:80", "10.0.0.2:80"]);
+    assert_eq!(builder.apply(standing(false), now), Malformed(0));
+    assert!(!known(&builder).doubted);
 }
 
 #[test]
@@ -182,7 +196,7 @@ fn any_update() -> impl Strategy<Value = Option<Update>> {
     prop_oneof![
         several.clone().prop_map(|sent| Some(snapshot(sent))),
         (several, prop::collection::vec(address, 0..4)).prop_map(|(upsert, remove)| {
-            Some(Update { update: Some(update::Update::Diff(Diff { upsert, remove })) })
+            Some(Update { update: Some(update::Update::Diff(Diff { upsert, remove })), stale: false })
         }),
         Just(Some(unknown())),
         Just(None),

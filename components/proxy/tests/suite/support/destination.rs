@@ -1,6 +1,10 @@
 //! A destination service that says what it is told.
 
-use std::{collections::BTreeMap, net::SocketAddr, pin::Pin};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    pin::Pin,
+};
 
 use conduit_identity::Identity;
 use conduit_net::TokioNetwork;
@@ -10,6 +14,10 @@ use conduit_proto::destination::{
     get_request::Target,
     update,
 };
+use conduit_proto::lifecycle::{
+    AwaitEndRequest, AwaitEndResponse,
+    lifecycle_server::{Lifecycle, LifecycleServer},
+};
 use conduit_runtime::{drain, grpc, serve};
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -18,6 +26,7 @@ use tonic::{Request, Response, Status, service::Routes};
 pub(crate) struct Destination {
     pub(crate) addr: SocketAddr,
     known: watch::Sender<BTreeMap<String, Option<Vec<Endpoint>>>>,
+    ended: watch::Sender<BTreeSet<String>>,
     _drain: drain::Trigger,
 }
 
@@ -25,19 +34,20 @@ impl Destination {
     pub(crate) async fn start() -> Self {
         let listener = TokioNetwork::shared().bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = listener.local_addr();
-        let known = watch::Sender::default();
+        let (known, ended) = (watch::Sender::default(), watch::Sender::default());
         let (_drain, watch) = drain::channel();
-        let script = Script { known: known.subscribe() };
+        let script = Script { known: known.subscribe(), ended: ended.subscribe() };
         let closing = watch.clone();
         tokio::spawn(serve::accept_loop(listener, 100, watch, move |accepted| {
-            let routes = Routes::new(DestinationServer::new(script.clone()));
+            let lifecycle = LifecycleServer::new(script.clone());
+            let routes = Routes::new(DestinationServer::new(script.clone())).add_service(lifecycle);
             let drain = closing.clone();
             async move {
                 // A proxy that leaves is no news.
                 let _ = grpc::serve_connection(accepted.io, routes, drain).await;
             }
         }));
-        Self { addr, known, _drain }
+        Self { addr, known, ended, _drain }
     }
 
     /// `target` (an authority or an address) is a service with these endpoints.
@@ -53,6 +63,13 @@ impl Destination {
         self.known.send_modify(|known| drop(known.insert(target.to_string(), Some(endpoints))));
     }
 
+    /// The application of the pod with this uid has ended.
+    pub(crate) fn end(&self, uid: &str) {
+        self.ended.send_modify(|ended| {
+            ended.insert(uid.to_owned());
+        });
+    }
+
     /// The service does not answer about `target`.
     pub(crate) fn be_silent_about(&self, target: impl ToString) {
         self.known.send_modify(|known| drop(known.insert(target.to_string(), None)));
@@ -62,6 +79,7 @@ impl Destination {
 #[derive(Clone)]
 struct Script {
     known: watch::Receiver<BTreeMap<String, Option<Vec<Endpoint>>>>,
+    ended: watch::Receiver<BTreeSet<String>>,
 }
 
 #[tonic::async_trait]
@@ -84,8 +102,20 @@ impl Service for Script {
                 })),
                 None => Some(update::Update::Unknown(Unknown {})),
             };
-            std::future::ready(update.map(|update| Ok(Update { update: Some(update) })))
+            std::future::ready(update.map(|update| Ok(Update { update: Some(update), stale: false })))
         });
         Ok(Response::new(Box::pin(updates)))
+    }
+}
+
+#[tonic::async_trait]
+impl Lifecycle for Script {
+    async fn await_end(
+        &self,
+        request: Request<AwaitEndRequest>,
+    ) -> Result<Response<AwaitEndResponse>, Status> {
+        let AwaitEndRequest { pod_uid } = request.into_inner();
+        let ended = self.ended.clone().wait_for(|ended| ended.contains(&pod_uid)).await.map(drop);
+        ended.map(|()| Response::new(AwaitEndResponse {})).map_err(|_| Status::unavailable("gone"))
     }
 }

@@ -67,7 +67,7 @@ impl Asked {
     }
 
     fn say(&self, update: update::Update) {
-        self.words.send(Ok(Update { update: Some(update) })).expect("the proxy listens");
+        self.words.send(Ok(Update { update: Some(update), stale: false })).expect("the proxy listens");
     }
 }
 
