@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     check, completion, dashboard, demo, diagnostics, edges, get, identity, inject, install, stat, tap, top,
-    uninject, uninstall, version, why,
+    uninject, uninstall, upgrade, version, why,
 };
 
 /// Encrypts and authenticates the traffic between your pods, and never breaks it.
@@ -55,6 +55,7 @@ pub struct Global {
 pub enum Command {
     Demo(demo::Args),
     Install(install::Args),
+    Upgrade(upgrade::Args),
     Uninstall(uninstall::Args),
     Inject(inject::Args),
     Uninject(uninject::Args),
@@ -81,6 +82,7 @@ impl Command {
         match self {
             Self::Demo(args) => demo::run(args, global).await,
             Self::Install(args) => install::run(args, global).await,
+            Self::Upgrade(args) => upgrade::run(args, global).await,
             Self::Uninstall(args) => uninstall::run(args, global).await,
             Self::Inject(args) => inject::run(args, global).await,
             Self::Uninject(args) => uninject::run(args, global).await,

@@ -48,7 +48,7 @@ mod tests {
     fn every_shell_gets_a_script_that_knows_the_commands() {
         for shell in Shell::value_variants() {
             let script = script(*shell);
-            for word in ["version", "completion", "conduit-namespace"] {
+            for word in ["version", "completion", "upgrade", "conduit-namespace"] {
                 assert!(script.contains(word), "{shell:?} lacks {word}");
             }
         }

@@ -72,7 +72,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let edges: Edges = client.get("/api/v1/edges", &parameters).await?;
     output::stdout(&args.render(&edges)?)?;
     if edges.edges.is_empty() {
-        output::note("no traffic found");
+        output::note(&args.scope.no_traffic(&client));
     }
     unscraped(&edges.unscraped).iter().for_each(|line| output::note(line));
     Ok(ExitCode::SUCCESS)

@@ -3,7 +3,8 @@
 //! - `options.rs`: how
 //! - `workload.rs`: what can be injected in a document, and whether it is
 //! - `pod.rs`: what a pod gets, `container.rs`: what runs and is mounted in it, `owner.rs`: whose pod it is
-//! - `graft.rs`, `prune.rs`: adding it to text and taking it away again
+//! - `probes.rs`: the probes that would reach the proxy instead of the application
+//! - `graft.rs`, `prune.rs`, `swap.rs`: adding it to text and taking it away again
 //! - `document.rs`: one document, checked against what must come out
 //! - `rewrite.rs`: the last resort, a document written anew with its original inside
 //! - `stream.rs`: all documents of all files
@@ -21,9 +22,11 @@ pub mod graft;
 pub mod options;
 mod owner;
 pub mod pod;
+mod probes;
 pub mod prune;
 mod rewrite;
 pub mod stream;
+mod swap;
 pub mod workload;
 
 pub use options::{Flags, Options};

@@ -2,6 +2,7 @@
 //!
 //! - `manifest.rs`: everything, in the order of its making
 //! - `component.rs`: what the components have in common: account, rights, Deployment, Service, disruption budget
+//! - `record.rs`: what was chosen, for `upgrade` to choose it again
 //! - `prometheus.rs`: the bundled Prometheus, for those who ask for it
 //!
 //! Nothing here talks to a cluster, and nothing is random: the same flags print the same bytes.
@@ -20,12 +21,14 @@ use crate::{
 mod component;
 pub mod manifest;
 mod prometheus;
+pub mod record;
 
 /// Print the manifests of the control plane
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   conduit install --tls=optional | kubectl apply -f -
   conduit install --tls=optional --ha | kubectl apply -f -
+  conduit upgrade | kubectl apply -f -
   conduit uninstall | kubectl delete -f -")]
 pub struct Args {
     #[command(flatten)]
@@ -42,7 +45,17 @@ pub struct Flags {
     pub mesh: MeshOptions,
     /// Survive the loss of a node: three replicas of the certificate authority and of the destination service, two of the API,
     /// spread over nodes
-    #[arg(long)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub ha: bool,
     /// The oldest Kubernetes that the manifests are for, from 1.20 on
     #[arg(long, value_name = "VERSION", default_value = "1.21", value_parser = KubeVersion::parse)]

@@ -9,7 +9,7 @@
 //!   `dashboard.rs`: what the control plane knows, through
 //!   `client.rs` and `cluster.rs`; `table.rs` lays rows out,
 //!   `screen.rs` shows them live, `sse.rs` reads events, `resource.rs` what a command is about
-//! - `install.rs`: the control plane as manifests; `uninstall.rs`: what there is of it in a cluster
+//! - `install.rs`: the control plane as manifests; `upgrade.rs`: of one that is there; `uninstall.rs`: what there is of it in a cluster
 //! - `inject.rs`, `uninject.rs`: proxies into manifests and out again; `mesh_options.rs` has the flags shared with install,
 //!   `input.rs` reads files, `yaml.rs` knows text
 //! - `demo.rs`: a mesh on this machine
@@ -49,6 +49,7 @@ pub mod tap;
 pub mod top;
 pub mod uninject;
 pub mod uninstall;
+pub mod upgrade;
 pub mod version;
 pub mod why;
 pub mod yaml;

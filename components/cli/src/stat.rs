@@ -151,6 +151,16 @@ impl Scope {
             }
         }
     }
+
+    /// What to say when nothing was found: whoever forgot `-n` looks into a namespace without knowing.
+    pub fn no_traffic(&self, client: &Client) -> String {
+        match self.parameters(client) {
+            ("namespace", name) => {
+                format!("no traffic found in the namespace {name}; -n names another, -A looks everywhere")
+            }
+            _ => "no traffic found".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -170,7 +180,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if !args.watch {
         let stat = args.ask(&client).await?;
         output::stdout(&args.render(&stat)?)?;
-        args.notes(&stat).iter().for_each(|line| output::note(line));
+        args.notes(&stat, &client).iter().for_each(|line| output::note(line));
         return Ok(ExitCode::SUCCESS);
     }
     tokio::select! {
@@ -197,7 +207,7 @@ impl Args {
             let stat = self.ask(client).await?;
             let text = self.render(&stat)?;
             match &mut screen {
-                Some(screen) => screen.show(&(text + &self.notes(&stat).join("\n")))?,
+                Some(screen) => screen.show(&(text + &self.notes(&stat, client).join("\n")))?,
                 None => output::stdout(&format!("{text}\n"))?,
             }
         }
@@ -241,10 +251,10 @@ impl Args {
     }
 
     /// What a reader of the table should know besides.
-    fn notes(&self, stat: &Stat) -> Vec<String> {
+    fn notes(&self, stat: &Stat, client: &Client) -> Vec<String> {
         let mut notes = Vec::new();
         if stat.rows.is_empty() {
-            notes.push("no traffic found".to_owned());
+            notes.push(self.scope.no_traffic(client));
         }
         notes.extend(unscraped(&stat.unscraped));
         notes
@@ -349,16 +359,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_beside_the_table() {
-        let stat = |unscraped| Stat { version: 1, window_ms: 1, covered_ms: 1, rows: Vec::new(), unscraped };
         let pod = |name: &str| Unscraped {
             namespace: "shop".into(),
             pod: name.into(),
             reason: "no answer".into(),
             since_ms: None,
         };
-        assert_eq!(parse("po").notes(&stat(Vec::new())), ["no traffic found"]);
-        let notes = parse("po").notes(&stat(vec![pod("a"), pod("b")]));
-        assert_eq!(notes[1], "warning: the numbers lack 2 pod(s): shop/a: no answer (and 1 more)");
+        let note = unscraped(&[pod("a"), pod("b")]);
+        assert_eq!(note.unwrap(), "warning: the numbers lack 2 pod(s): shop/a: no answer (and 1 more)");
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         ended = args.follow(&client, &mut routes, &mut screen) => ended,
     };
     drop(screen);
+    if ended.is_err() && routes.by_route.is_empty() {
+        return ended.map(|()| ExitCode::FAILURE);
+    }
     output::stdout(&routes.table())?;
     if routes.by_route.is_empty() {
         output::note("no requests found");

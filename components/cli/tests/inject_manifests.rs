@@ -64,6 +64,8 @@ fn nothing_but_the_additions_differs() {
             let injected = inject(&input.text, &options(flags)).text;
             let bare: Vec<Value> = values(&injected).into_iter().map(without_additions).collect();
             let original: Vec<Value> = values(&input.text).into_iter().map(without_voids).collect();
+            let [bare, original] =
+                [bare, original].map(|all| all.into_iter().map(without_ports_probed).collect::<Vec<_>>());
             assert_eq!(bare, original, "{} {flags:?}\n{injected}", input.name);
         }
     }
@@ -251,6 +253,31 @@ fn every_variable_is_one_that_the_proxy_reads() {
         other[index].1.push_str("-other");
         assert_ne!(read(&other), shipped, "{}", other[index].0);
     }
+}
+
+/// A Job would not complete otherwise, and no other proxy must be there to be told.
+#[test]
+fn only_proxies_of_pods_that_come_to_an_end_ask_for_it() {
+    let asks = |policy: &str, flags: &[&str]| {
+        let spec = CONTAINERS.replace("spec:\n", &format!("spec:\n{policy}"));
+        inject(&pod(&spec), &options(flags)).text.contains("CONDUIT_PROXY_END_WITH_POD")
+    };
+    for (policy, ends) in [("", false), ("Always", false), ("OnFailure", true), ("Never", true)] {
+        let policy = if policy.is_empty() { String::new() } else { format!("  restartPolicy: {policy}\n") };
+        assert_eq!(asks(&policy, &[]), ends, "{policy}");
+        assert!(!asks(&policy, &["--native-sidecar"]), "Kubernetes ends it");
+    }
+    let injected =
+        inject(&pod(&CONTAINERS.replace("spec:\n", "spec:\n  restartPolicy: Never\n")), &options(&[]));
+    let variables = values(&injected.text).remove(0)["spec"]["containers"][0]["env"].clone();
+    let variables = variables.as_array().expect("variables").iter();
+    let pairs = variables.map(|variable| {
+        let field = variable.pointer("/valueFrom/fieldRef/fieldPath");
+        let value = variable.get("value").or(field).and_then(Value::as_str);
+        (variable["name"].as_str().unwrap_or_default().to_owned(), value.unwrap_or_default().to_owned())
+    });
+    let mut env = Env::from_pairs(pairs);
+    assert_eq!(conduit_proxy::Config::from_env(&mut env).end_with_pod.as_deref(), Some("metadata.uid"));
 }
 
 #[test]
@@ -517,6 +544,22 @@ fn without_additions(value: Value) -> Value {
         }
     }
     without_voids(strip(value))
+}
+
+/// The value less probes of ports, as the user writes them and as inject does.
+fn without_ports_probed(value: Value) -> Value {
+    let is_one = |key: &str, value: &Value| {
+        let path = value.get("path").and_then(Value::as_str).unwrap_or_default();
+        key == "tcpSocket" || (key == "httpGet" && path.starts_with("/probe/tcp/"))
+    };
+    match value {
+        Value::Object(map) => {
+            let others = map.into_iter().filter(|(key, value)| !is_one(key, value));
+            Value::Object(others.map(|(key, value)| (key, without_ports_probed(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_ports_probed).collect()),
+        other => other,
+    }
 }
 
 /// The value less its nulls and empty collections, which may have been there or not, and less what the test itself puts

@@ -85,13 +85,25 @@ fn check_values(before: &str, after: &str) -> Result<(), TestCaseError> {
         let list = |value: &Value, at: &str| part(value, at).as_array().cloned().unwrap_or_default();
         let containers = list(new, "/spec/containers");
         prop_assert_eq!(&containers[0]["name"], "conduit-proxy");
-        prop_assert_eq!(&containers[1..], list(old, "/spec/containers"));
+        let expected: Vec<Value> = list(old, "/spec/containers").into_iter().map(probed).collect();
+        prop_assert_eq!(&containers[1..], expected);
         let init = list(new, "/spec/initContainers");
         prop_assert_eq!(&init[init.len() - 1]["name"], "conduit-init");
         prop_assert_eq!(&init[..init.len() - 1], list(old, "/spec/initContainers"));
         prop_assert_eq!(&list(new, "/spec/volumes")[1..], list(old, "/spec/volumes"));
     }
     Ok(())
+}
+
+/// The container with its probe as the proxy answers it.
+fn probed(mut container: Value) -> Value {
+    if let Some(probe) = container.get_mut("livenessProbe").and_then(Value::as_object_mut) {
+        let asked = serde_json::json!({"path": "/probe/tcp/80/1", "port": 4191});
+        if probe.remove("tcpSocket").is_some() {
+            probe.insert("httpGet".to_owned(), asked);
+        }
+    }
+    container
 }
 
 /// A value to be written, with the freedom that YAML leaves.
@@ -180,12 +192,20 @@ impl Writer {
     }
 
     fn spec(&mut self) -> Shape {
-        let container = |name| {
-            Map(vec![
+        let init = |name| {
+            vec![
                 ("name", Text(name)),
                 ("args", List(vec![Text("-a"), Text("some words")])),
                 ("image", Text("x:1")),
-            ])
+            ]
+        };
+        let tcp = ("tcpSocket", Map(vec![("port", Text("80"))]));
+        let probe = Map(self.shuffled(vec![tcp, ("periodSeconds", Text("1"))]));
+        let probe = self.pick(&[None, Some(probe)]);
+        let mut container = |name| {
+            let mut entries = init(name);
+            entries.extend(probe.clone().map(|probe| ("livenessProbe", probe)));
+            Map(self.shuffled(entries))
         };
         let one = List(vec![container("one")]);
         let two = List(vec![container("two"), container("three"), Map(vec![("name", Text("four"))])]);

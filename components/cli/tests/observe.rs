@@ -104,7 +104,8 @@ async fn stat_prints_rows_and_tells_what_they_lack() {
 #[tokio::test]
 async fn stat_without_rows_says_so_and_is_no_failure() {
     let (addr, _) = serve(&TokioNetwork::shared(), json("200 OK", NO_ROWS)).await;
-    assert_eq!(at(addr, "stat au").await, (Some(0), String::new(), "no traffic found\n".to_owned()));
+    let note = "no traffic found in the namespace default; -n names another, -A looks everywhere\n";
+    assert_eq!(at(addr, "stat au").await, (Some(0), String::new(), note.to_owned()));
 }
 
 #[tokio::test]

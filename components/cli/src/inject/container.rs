@@ -1,14 +1,17 @@
 //! What runs and is mounted in an injected pod: the proxy, the container that redirects the pod's traffic to it, and the
 //! volume with the proxy's credentials.
 
+use std::collections::BTreeSet;
+
 use conduit_identity::{Identity, Workload};
 use conduit_k8s::owned;
+use conduit_proxy::probe::TcpProbe;
 use serde_json::{Value, json};
 
 use super::{Options, owner::Owner};
 
-/// The proxy; `tls` is whose identity it has, if it has one.
-pub(super) fn proxy_container(options: &Options, tls: Option<&Owner>) -> Value {
+/// The proxy; `tls` is whose identity it has, if it has one, and `probes` what the kubelet asks it about the application.
+pub(super) fn proxy_container(options: &Options, tls: Option<&Owner>, probes: &BTreeSet<TcpProbe>) -> Value {
     let flags = &options.flags;
     let probe = |path: &str| json!({"httpGet": {"path": path, "port": flags.metrics_port}});
     let mut container = json!({
@@ -16,7 +19,7 @@ pub(super) fn proxy_container(options: &Options, tls: Option<&Owner>) -> Value {
         "image": flags.mesh.image(&flags.proxy_image),
         "imagePullPolicy": flags.mesh.image_pull_policy.to_string(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "env": environment(options, tls),
+        "env": environment(options, tls, probes),
         "ports": [
             {"name": owned::PORT_NAME_PROXY, "containerPort": options.flags.inbound_port},
             {"name": owned::PORT_NAME_METRICS, "containerPort": flags.metrics_port},
@@ -58,7 +61,18 @@ pub(super) fn native(mut proxy: Value) -> Value {
     proxy
 }
 
-fn environment(options: &Options, tls: Option<&Owner>) -> Value {
+/// The proxy of a pod that comes to an end: it asks when everything else in its pod has ended, by the pod's uid.
+pub(super) fn ending(mut proxy: Value) -> Value {
+    if let Some(variables) = proxy.get_mut("env").and_then(Value::as_array_mut) {
+        variables.push(json!({
+            "name": "CONDUIT_PROXY_END_WITH_POD",
+            "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
+        }));
+    }
+    proxy
+}
+
+fn environment(options: &Options, tls: Option<&Owner>, probes: &BTreeSet<TcpProbe>) -> Value {
     let flags = &options.flags;
     let namespace = &options.control_plane.namespace;
     let mut pairs = vec![
@@ -91,6 +105,10 @@ fn environment(options: &Options, tls: Option<&Owner>) -> Value {
             ("TRUST_DOMAIN", control_plane.trust_domain.clone()),
             ("TLS_CONTROLLER_IDENTITY", Identity::of(&destination, control_plane).to_string()),
         ]);
+    }
+    if !probes.is_empty() {
+        let list = probes.iter().map(TcpProbe::to_string).collect::<Vec<_>>().join(",");
+        pairs.push(("TCP_PROBES", list));
     }
     let variable =
         |(name, value): (&str, String)| json!({"name": format!("CONDUIT_PROXY_{name}"), "value": value});

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Options,
     graft::{self, Graft, Unsupported},
-    pod,
+    pod, probes,
     prune::{self, Replaced},
     rewrite,
     workload::{self, Resource},
@@ -151,7 +151,8 @@ fn warnings(resource: &Resource, bare: &Value, options: &Options) -> Vec<String>
     let template = resource.template().and_then(|at| bare.pointer(&at));
     let (Some(kind), Some(template)) = (resource.workload, template) else { return Vec::new() };
     let own = pod::addition(resource, kind, template, options).warning;
-    own.into_iter().chain(workload::warnings(bare, resource, options.flags.native_sidecar)).collect()
+    let own = own.into_iter().chain(probes::warning(template, options));
+    own.chain(workload::warnings(bare, resource)).collect()
 }
 
 /// A document that was changed.
@@ -245,7 +246,7 @@ fn strip_value(value: &mut Value, templates: &BTreeSet<String>) {
     for at in templates {
         if let Some(template) = value.pointer_mut(at) {
             let replaced = replaced(template);
-            pod::removal(template).apply(template, &replaced);
+            pod::removal(template, &replaced).apply(template, &replaced);
         }
     }
 }
@@ -257,10 +258,11 @@ fn strip_in_place(text: &str, value: &Value, templates: &BTreeSet<String>) -> Re
         let node = root.at(at).ok_or(Unsupported("an alias stands for a pod template"))?.node;
         let template = value.pointer(at).unwrap_or(&Value::Null);
         let mut replaced = replaced(template);
+        let removal = pod::removal(template, &replaced);
         if value::is_json(text) {
             replaced.values_mut().for_each(as_json);
         }
-        edits.extend(prune::plan(text, node, &pod::removal(template), &replaced)?);
+        edits.extend(prune::plan(text, node, &removal, &replaced)?);
     }
     edit::apply(text, edits).ok_or(Unsupported("the removals overlap"))
 }

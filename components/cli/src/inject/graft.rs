@@ -8,6 +8,7 @@ use std::mem;
 
 use serde_json::{Map, Value};
 
+use super::swap::Swap;
 use crate::yaml::{
     edit::Edit,
     emit::{self, Style},
@@ -28,6 +29,8 @@ pub enum Graft {
         first: Vec<Value>,
         /// After them.
         last: Vec<Value>,
+        /// In them.
+        swaps: Vec<Swap>,
     },
 }
 
@@ -43,8 +46,9 @@ impl Graft {
                 }
                 *value = Value::Object(map);
             }
-            Self::Splice { first, last } => {
-                let items = mem::take(value.as_array_mut().unwrap_or(&mut Vec::new()));
+            Self::Splice { first, last, swaps } => {
+                let mut items = mem::take(value.as_array_mut().unwrap_or(&mut Vec::new()));
+                swaps.iter().for_each(|swap| swap.apply(&mut items));
                 *value = Value::Array([first.clone(), items, last.clone()].concat());
             }
         }
@@ -125,11 +129,12 @@ impl Planner<'_> {
             _ if value.is_empty() => self.replace(parent, entry, graft, at),
             (Graft::Merge(_), Content::Alias) => self.replace(parent, entry, graft, at),
             (Graft::Merge(grafts), Content::Mapping { .. }) => self.merge(Some(entry), value, grafts, at),
-            (Graft::Splice { first, last }, Content::Sequence { flow: true, items }) => {
-                self.splice_flow(items, first, last)
-            }
-            (Graft::Splice { first, last }, Content::Sequence { flow: false, items }) => {
-                self.splice_block(entry, items, first, last)
+            (Graft::Splice { first, last, swaps }, Content::Sequence { flow, items }) => {
+                self.swap(items, swaps, at)?;
+                match flow {
+                    true => self.splice_flow(items, first, last),
+                    false => self.splice_block(entry, items, first, last),
+                }
             }
             (_, Content::Alias) => Err(Unsupported("an alias stands for a list or a scalar")),
             _ => Err(Unsupported("something is not of its usual type")),
@@ -249,22 +254,26 @@ impl Planner<'_> {
         self.plan.edits.push(place::insert_lines(self.text, at, lines, style.newline));
     }
 
-    /// The blanks before the first member of a flow collection; members are set apart by the same.
-    fn gap(&self, first: usize) -> &str {
-        let before = &self.text[..first];
-        let gap = &before[before.trim_end_matches([' ', '\t', '\r', '\n']).len()..];
-        if gap.is_empty() { " " } else { gap }
+    fn swap(&mut self, items: &[Node], swaps: &[Swap], at: &str) -> Result<(), Unsupported> {
+        for swap in swaps {
+            if let Some(swapped) = swap.plan(self.text, items, self.style)? {
+                self.plan.edits.push(swapped.edit);
+                self.plan.replaced.push((format!("{at}{}", swapped.at), swapped.old));
+            }
+        }
+        Ok(())
     }
+
+    fn gap(&self, first: usize) -> &str {
+        gap(self.text, first)
+    }
+
     fn member(&self, key: &str, value: &Value, gap: &str) -> String {
         format!("{}: {}", Value::from(key), self.in_flow(value, gap))
     }
 
-    /// A value as a member of a flow collection whose members are set apart by `gap`.
     fn in_flow(&self, value: &Value, gap: &str) -> String {
-        let Some((before, indent)) = gap.rsplit_once('\n') else { return emit::json(value) };
-        let newline = if before.ends_with('\r') { "\r\n" } else { "\n" };
-        let unit = if indent.contains('\t') { "\t".to_owned() } else { " ".repeat(self.style.step) };
-        emit::pretty_json(value, &unit).replace('\n', &format!("{newline}{indent}"))
+        in_flow(value, gap, self.style.step)
     }
 
     fn flow(&self, value: &Value, merged: Option<&str>, gap: &str) -> String {
@@ -276,6 +285,21 @@ impl Planner<'_> {
             _ => self.in_flow(value, gap),
         }
     }
+}
+
+/// The blanks before the first member of a flow collection; members are set apart by the same.
+pub(super) fn gap(text: &str, first: usize) -> &str {
+    let before = &text[..first];
+    let gap = &before[before.trim_end_matches([' ', '\t', '\r', '\n']).len()..];
+    if gap.is_empty() { " " } else { gap }
+}
+
+/// A value as a member of a flow collection whose members are set apart by `gap`; its own are indented by `step` more.
+pub(super) fn in_flow(value: &Value, gap: &str, step: usize) -> String {
+    let Some((before, indent)) = gap.rsplit_once('\n') else { return emit::json(value) };
+    let newline = if before.ends_with('\r') { "\r\n" } else { "\n" };
+    let unit = if indent.contains('\t') { "\t".to_owned() } else { " ".repeat(step) };
+    emit::pretty_json(value, &unit).replace('\n', &format!("{newline}{indent}"))
 }
 
 /// The style of a pod template, or of a pod: that of its containers.

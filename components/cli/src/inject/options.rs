@@ -25,7 +25,8 @@ pub struct Flags {
     /// Ports of others that the pod reaches without the proxy
     #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port)]
     pub skip_outbound_ports: Vec<u16>,
-    /// Run the proxy as an init container that keeps running (Kubernetes 1.29 or later): Jobs then end by themselves
+    /// Run the proxy as an init container that keeps running (Kubernetes 1.29 or later): Jobs then end without being told
+    /// by the control plane
     #[arg(long)]
     pub native_sidecar: bool,
     /// Image of the proxy; one with a tag or a digest is used as it is

@@ -5,11 +5,12 @@ use conduit_k8s::owned;
 use serde_json::Value;
 
 use super::{
-    container::{init_container, native, proxy_container, volume},
+    container::{ending, init_container, native, proxy_container, volume},
     graft::Graft,
     owner::Owner,
-    prune::{Pattern, Prune},
-    workload::Resource,
+    probes,
+    prune::{Pattern, Prune, Replaced},
+    workload::{self, Resource},
 };
 use crate::{inject::Options, mesh_options::Tls, version::VERSION};
 
@@ -42,19 +43,23 @@ pub fn addition(resource: &Resource, kind: WorkloadKind, template: &Value, optio
     let warning = (options.flags.mesh.tls == Tls::Optional).then(|| owner.as_ref().err().cloned()).flatten();
     let owner = owner.ok();
     let tls = owner.as_ref().filter(|_| options.flags.mesh.tls == Tls::Optional);
-    let (init, proxy) = (init_container(options), proxy_container(options, tls));
+    let (init, proxy) =
+        (init_container(options), proxy_container(options, tls, &probes::told(template, options)));
     let (containers, init_containers) = if options.flags.native_sidecar {
         (vec![], vec![init, native(proxy)])
     } else {
+        // Kubernetes would wait for the proxy, too.
+        let proxy = if workload::ends(template) { ending(proxy) } else { proxy };
         (vec![proxy], vec![init])
     };
-    let mut spec =
-        vec![("initContainers".to_owned(), Graft::Splice { first: vec![], last: init_containers })];
-    if !containers.is_empty() {
-        spec.push(("containers".to_owned(), Graft::Splice { first: containers, last: vec![] }));
+    let splice = |first, last, swaps| Graft::Splice { first, last, swaps };
+    let mut spec = vec![("initContainers".to_owned(), splice(vec![], init_containers, vec![]))];
+    let swaps = probes::asked_of_the_proxy(template, options);
+    if !containers.is_empty() || !swaps.is_empty() {
+        spec.push(("containers".to_owned(), splice(containers, vec![], swaps)));
     }
     if let Some(owner) = tls {
-        let volumes = Graft::Splice { first: vec![volume(&owner.workload)], last: vec![] };
+        let volumes = splice(vec![volume(&owner.workload)], vec![], vec![]);
         spec.push(("volumes".to_owned(), volumes));
     }
     let default = default_container(template, options);
@@ -93,7 +98,7 @@ fn merged(graft: Graft, part: &str, note: (String, Graft)) -> Graft {
 }
 
 /// Everything that Conduit added to this pod template, whichever release it was.
-pub fn removal(template: &Value) -> Prune {
+pub fn removal(template: &Value, replaced: &Replaced) -> Prune {
     let keys =
         |keys: &[&'static str]| keys.iter().map(|key| (Pattern::Key(key), Prune::Whole)).collect::<Vec<_>>();
     let mut annotations = keys(&[
@@ -115,6 +120,7 @@ pub fn removal(template: &Value) -> Prune {
     let mut labels = keys(&[owned::LABEL_CONTROL_PLANE_NS]);
     labels.push((Pattern::Prefix("conduit.io/proxy-"), Prune::Whole));
     let containers = vec![owned::PROXY_CONTAINER, owned::INIT_CONTAINER];
+    let swaps = probes::asked_of_the_application(template, replaced);
     Prune::Entries(vec![
         (
             Pattern::Key("metadata"),
@@ -126,9 +132,9 @@ pub fn removal(template: &Value) -> Prune {
         (
             Pattern::Key("spec"),
             Prune::Entries(vec![
-                (Pattern::Key("initContainers"), Prune::Named(containers.clone())),
-                (Pattern::Key("containers"), Prune::Named(containers)),
-                (Pattern::Key("volumes"), Prune::Named(volumes)),
+                (Pattern::Key("initContainers"), Prune::Named(containers.clone(), vec![])),
+                (Pattern::Key("containers"), Prune::Named(containers, swaps)),
+                (Pattern::Key("volumes"), Prune::Named(volumes, vec![])),
             ]),
         ),
     ])

@@ -5,9 +5,13 @@ use std::{collections::BTreeMap, ops::Range};
 
 use serde_json::Value;
 
-use super::graft::{Unsupported, pointer};
+use super::{
+    graft::{Unsupported, pointer},
+    swap::Swap,
+};
 use crate::yaml::{
     edit::Edit,
+    emit::Style,
     place,
     tree::{Content, Entry, Node},
     value,
@@ -20,8 +24,9 @@ pub enum Prune {
     Whole,
     /// From the entries of a mapping whose keys match, and the mapping itself if nothing else is in it.
     Entries(Vec<(Pattern, Prune)>),
-    /// The items of a sequence that have one of these names, and the sequence itself if nothing else is in it.
-    Named(Vec<&'static str>),
+    /// The items of a sequence that have one of these names, and the sequence itself if nothing else is in it. In what
+    /// stays, entries are swapped.
+    Named(Vec<&'static str>, Vec<Swap>),
 }
 
 /// Which keys are meant.
@@ -65,9 +70,10 @@ impl Prune {
                 });
                 pruned && map.is_empty()
             }
-            (Self::Named(names), Value::Array(items)) => {
+            (Self::Named(names, swaps), Value::Array(items)) => {
                 let before = items.len();
                 items.retain(|item| !is_named(item, names));
+                swaps.iter().for_each(|swap| swap.apply(items));
                 items.len() < before && items.is_empty()
             }
             _ => false,
@@ -126,7 +132,9 @@ impl Planner<'_> {
             (Prune::Entries(prunes), Content::Mapping { entries, .. }) => {
                 self.entries(node, entries, prunes, at)
             }
-            (Prune::Named(names), Content::Sequence { items, .. }) => self.items(node, items, names),
+            (Prune::Named(names, swaps), Content::Sequence { items, .. }) => {
+                self.items(node, items, names, swaps)
+            }
             (_, Content::Alias) => Err(Unsupported("something is an alias")),
             _ => Ok(Outcome::Edits(Vec::new())),
         }
@@ -202,21 +210,33 @@ impl Planner<'_> {
         Ok(vec![Edit::insert(range.start, old.to_owned()), place::remove_lines(self.text, lines)])
     }
 
-    fn items(&self, sequence: &Node, items: &[Node], names: &[&str]) -> Result<Outcome, Unsupported> {
+    fn items(
+        &self,
+        sequence: &Node,
+        items: &[Node],
+        names: &[&str],
+        swaps: &[Swap],
+    ) -> Result<Outcome, Unsupported> {
         let gone: Vec<_> = items.iter().map(|item| has_name(item, names)).collect();
         if all_gone(&gone) {
             return Ok(Outcome::Gone);
         }
+        let mut edits = Vec::new();
+        for swap in swaps {
+            edits.extend(swap.plan(self.text, items, Style::default())?.map(|swapped| swapped.edit));
+        }
         let members: Vec<_> = items.iter().map(|item| (item.start, item.span.end)).collect();
         if sequence.is_flow() {
-            return Ok(Outcome::Edits(without_members(&members, &gone)));
+            edits.extend(without_members(&members, &gone));
+            return Ok(Outcome::Edits(edits));
         }
         let mut lines = Vec::new();
         for (item, _) in items.iter().zip(&gone).filter(|(_, gone)| **gone) {
             let dash = place::dash(self.text, 0, item).ok_or(Unsupported("a list has no dash"))?;
             lines.push(self.lines(dash, item.span.end)?);
         }
-        Ok(Outcome::Edits(self.without_lines(lines)))
+        edits.extend(self.without_lines(lines));
+        Ok(Outcome::Edits(edits))
     }
 
     /// The lines of something that begins at `start`.

@@ -197,10 +197,16 @@ fn port_conflict(template: &Value, reserved: &[u16]) -> Option<String> {
     })
 }
 
+/// Whether the pods come to an end by themselves, unlike those of a Deployment.
+pub(super) fn ends(template: &Value) -> bool {
+    let policy = template.pointer("/spec/restartPolicy").and_then(Value::as_str);
+    matches!(policy, Some("Never" | "OnFailure"))
+}
+
 /// What is injected and yet not meshed, or not as one might expect.
-pub fn warnings(document: &Value, resource: &Resource, native: bool) -> Vec<String> {
+pub fn warnings(document: &Value, resource: &Resource) -> Vec<String> {
     let template = resource.template().and_then(|at| document.pointer(&at));
-    let (Some(template), Some(kind)) = (template, resource.workload) else { return Vec::new() };
+    let Some(template) = template else { return Vec::new() };
     let mut warnings = Vec::new();
     let unknown = wishes(document, resource, template).find(|wish| *wish != "enabled");
     if let Some(wish) = unknown {
@@ -218,12 +224,6 @@ pub fn warnings(document: &Value, resource: &Resource, native: bool) -> Vec<Stri
         .collect();
     if !udp.is_empty() {
         warnings.push(format!("UDP is not meshed: port {}", udp.join(", ")));
-    }
-    if matches!(kind, WorkloadKind::Job | WorkloadKind::CronJob) && !native {
-        warnings.push(
-            "its pods do not end while their proxy runs: use --native-sidecar (Kubernetes 1.29 or later)"
-                .to_owned(),
-        );
     }
     warnings
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Options,
     component::{Component, Port, Right, Variable, follow},
-    prometheus,
+    prometheus, record,
 };
 use crate::{mesh_options::Tls, version::VERSION, yaml::emit};
 
@@ -27,7 +27,7 @@ pub fn render(options: &Options) -> String {
 /// The manifests as objects, in named sections.
 pub fn sections(options: &Options) -> Vec<(&'static str, Vec<Value>)> {
     let tls = options.flags.mesh.tls == Tls::Optional;
-    let mut sections = vec![("Namespace", vec![namespace(options)])];
+    let mut sections = vec![("Namespace", vec![namespace(options), record::object(options)])];
     if tls {
         sections.push(("Certificate authority", ca(options).objects(options)));
     }
