@@ -13,6 +13,7 @@ use crate::plan::{FAULTS, Plan, Sketched};
 mod act;
 mod impostor;
 mod secrets;
+mod stranger;
 
 pub(crate) use act::Actor;
 pub(crate) use impostor::Impostor;
@@ -164,6 +165,8 @@ pub enum Fault {
         /// How many changes it misses.
         events: usize,
     },
+    /// Nothing passes between destination services and the API server.
+    DestinationCutOff,
     /// Everything between pods and the destination service takes longer.
     DestinationSlow(Duration),
     /// A pod's sidecar is restarted.
@@ -179,6 +182,13 @@ pub enum Fault {
         of: usize,
         /// With what it tries to pass for it.
         shows: Shown,
+    },
+    /// Somebody who is no pod calls a server's pod over TLS, with a certificate that proves nothing.
+    Stranger {
+        /// Whose pod is called.
+        to: usize,
+        /// The certificate is past; otherwise it is from a root that nobody trusts.
+        is_past: bool,
     },
     /// Every pod of a server is replaced by another; addresses are used again.
     Rollout(usize),
@@ -247,6 +257,9 @@ impl fmt::Display for Planned {
 
 /// How long a pod takes that is replaced: the new one's start, and the old one's grace and end.
 const REPLACED: Duration = Duration::from_secs(11);
+/// How long a destination service takes to notice that it hears nothing of the API server: what is replaced sooner, nobody
+/// could know of.
+const UNNOTICED: Duration = Duration::from_secs(8);
 /// How long a CA waits for a Lease that its predecessor could not give up, and a look at it.
 const LEASE: Duration = Duration::from_secs(18);
 
@@ -280,7 +293,7 @@ const TRIES: u32 = 50;
 
 impl Fault {
     /// How many kinds [`Fault::draw`] knows.
-    const KINDS: u32 = 28;
+    const KINDS: u32 = 30;
 
     /// None when the world has nobody whom that kind could concern: a workload without a proxy has no certificate to lose.
     fn draw(plan: &Plan, rng: &mut StdRng) -> Option<Self> {
@@ -327,6 +340,11 @@ impl Fault {
             24 => Self::Renewals(plan.draw_with_tls(rng)?),
             25 => Self::DestinationWrong,
             26 => Self::DestinationForgets { events: rng.random_range(1..8) },
+            27 => Self::DestinationCutOff,
+            28 => {
+                let meshed = plan.servers[server].sidecar == Sidecar::Tls;
+                meshed.then_some(Self::Stranger { to: server, is_past: rng.random_bool(0.5) })?
+            }
             _ => {
                 let meshed = plan.servers[server].sidecar == Sidecar::Tls;
                 let shows = Shown::ALL[rng.random_range(0..Shown::ALL.len())];
@@ -346,6 +364,7 @@ impl Fault {
             Self::StaleLists { .. } => Duration::from_secs(2),
             Self::Renewals(_) => Duration::from_secs(4),
             Self::DestinationWrong | Self::DestinationForgets { .. } => Duration::from_secs(1),
+            Self::DestinationCutOff => UNNOTICED,
             _ => Duration::ZERO,
         }
     }

@@ -81,8 +81,9 @@ impl Machines {
         self.0.state.lock().serves_control = serves_control;
     }
 
-    /// Takes back the address of a pod that has ended: the next pod gets it.
+    /// Takes back the address of a pod that has ended: the next pod gets it, and until then nobody is there.
     pub fn give_back(&self, ip: IpAddr) {
+        self.0.wire.vacate(ip);
         self.0.state.lock().free.push_front(ip);
     }
 

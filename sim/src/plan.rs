@@ -143,6 +143,14 @@ pub struct Asks {
     pub lengths: RangeInclusive<usize>,
 }
 
+/// The steps of time that the worlds of seeds draw from. Small ones tell more orders of things apart and take longer: at 2 ms
+/// most of a world's cost is that of steps in which nothing happens.
+const TICKS: [Duration; 10] = {
+    let [fine, middle, coarse] =
+        [Duration::from_millis(2), Duration::from_millis(5), Duration::from_millis(10)];
+    [fine, middle, middle, coarse, coarse, coarse, coarse, coarse, coarse, coarse]
+};
+
 /// How long a client waits for an answer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -180,7 +188,7 @@ impl Plan {
         let mut rng = seed.rng();
         let low = Duration::from_micros(rng.random_range(100..1_500));
         let mut plan = Self {
-            tick: Duration::from_millis(2),
+            tick: TICKS[seed.fork("tick").rng().random_range(0..TICKS.len())],
             latency: (low, low + Duration::from_micros(rng.random_range(0..6_000))),
             ca_replicas: [0, 1, 1, 1, 1, 1, 1, 1, 2, 2][rng.random_range(0..10)],
             destination_replicas: 1 + usize::from(rng.random_bool(0.25)),

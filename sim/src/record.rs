@@ -188,8 +188,9 @@ impl State {
 
 impl Entry {
     fn look(&mut self, provider: &CryptoProvider, known: &mut BTreeMap<String, CertificateDer<'static>>) {
+        // Without the link there are no files either, so that nothing has changed where there was none before.
         let version = fs::read_link(self.directory.join(VERSION_LINK)).ok();
-        if version.is_some() && version == self.version {
+        if version == self.version {
             return;
         }
         self.version = version;

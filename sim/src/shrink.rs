@@ -104,7 +104,7 @@ fn is_about(fault: &Fault, server: usize) -> bool {
         Fault::NoBundle(of) | Fault::OldBundle(of) | Fault::Renewals(of) | Fault::ClockJump { of, .. } => {
             *of == Workload::Server(server)
         }
-        Fault::Rollout(at) => *at == server,
+        Fault::Rollout(at) | Fault::Stranger { to: at, .. } => *at == server,
         Fault::Takeover { from, to } => *from == server || *to == server,
         Fault::CaDown
         | Fault::CaCutOff
@@ -115,6 +115,7 @@ fn is_about(fault: &Fault, server: usize) -> bool {
         | Fault::WatchesCut
         | Fault::ApiDown { .. }
         | Fault::DestinationDown
+        | Fault::DestinationCutOff
         | Fault::DestinationWrong
         | Fault::DestinationForgets { .. }
         | Fault::DestinationSlow(_) => false,

@@ -10,7 +10,7 @@ use conduit_identity::{Workload as Identified, WorkloadKind};
 use conduit_k8s::owned;
 use conduit_mesh::{Error, RunningPod};
 
-use super::{Damage, Fault, Pod, Workload, impostor, secrets};
+use super::{Damage, Fault, Pod, Workload, impostor, secrets, stranger};
 use crate::{
     history::FaultRecord,
     time::elapsed,
@@ -125,7 +125,7 @@ async fn act(
         }
         Fault::Slow { a, b, by } => slow(world, *a, *b, *by),
         Fault::CaDown => stop_ca(world).await,
-        Fault::CaCutOff => Ok(cut_off_ca(world)),
+        Fault::CaCutOff => Ok(cut_off_component(world, owned::COMPONENT_CA)),
         Fault::AnotherCa => {
             world.start_ca().await?;
             Ok(1)
@@ -198,12 +198,18 @@ async fn act(
             world.start_destination().await?;
             Ok(0)
         }
+        Fault::DestinationCutOff => {
+            let cut = cut_off_component(world, owned::COMPONENT_DESTINATION);
+            tokio::time::sleep(super::UNNOTICED).await;
+            Ok(cut)
+        }
         Fault::DestinationSlow(by) => {
             slow_destination(world, *by);
             Ok(1)
         }
         Fault::ProxyRestart { pod, is_graceful } => restart_proxy(world, *pod, *is_graceful).await,
         Fault::Impostor { of, shows } => impostor::begin(world, *of, *shows).await,
+        Fault::Stranger { to, is_past } => Box::pin(stranger::call(world, *to, *is_past)).await,
         Fault::Rollout(server) => roll_out(world, *server).await,
         Fault::Takeover { from, to } => take_over(world, *from, *to).await,
     }
@@ -216,7 +222,8 @@ async fn mend(world: &mut Worldly, fault: &Fault) -> Result<(), String> {
         Fault::Crash(pod) => revive(world, *pod).await?,
         Fault::Slow { a, b, .. } => drop(slow(world, *a, *b, Duration::ZERO)?),
         Fault::CaDown | Fault::NoBundle(_) | Fault::OldBundle(_) => world.start_ca().await?,
-        Fault::CaCutOff => mend_off_ca(world),
+        Fault::CaCutOff => mend_off_component(world, owned::COMPONENT_CA),
+        Fault::DestinationCutOff => mend_off_component(world, owned::COMPONENT_DESTINATION),
         Fault::Secret { of, damage } => {
             if *damage == Damage::WrongRoot {
                 secrets::remove(&world.stage.mesh, &identified(world, *of)).await?;
@@ -287,20 +294,21 @@ fn mend_off(world: &Worldly, pod: Pod) {
     }
 }
 
-fn cut_off_ca(world: &Worldly) -> u64 {
-    let (cas, api) = (world.stage.mesh.component_ips(owned::COMPONENT_CA), world.stage.mesh.api_addr().ip());
-    for ca in &cas {
-        world.stage.wire.cut(*ca, api);
-        world.stage.wire.cut(api, *ca);
+/// Cuts the replicas of a component of the control plane off from the API server; how many.
+fn cut_off_component(world: &Worldly, component: &str) -> u64 {
+    let (replicas, api) = (world.stage.mesh.component_ips(component), world.stage.mesh.api_addr().ip());
+    for replica in &replicas {
+        world.stage.wire.cut(*replica, api);
+        world.stage.wire.cut(api, *replica);
     }
-    count(cas.len())
+    count(replicas.len())
 }
 
-fn mend_off_ca(world: &Worldly) {
+fn mend_off_component(world: &Worldly, component: &str) {
     let api = world.stage.mesh.api_addr().ip();
-    for ca in world.stage.mesh.component_ips(owned::COMPONENT_CA) {
-        world.stage.wire.mend(ca, api);
-        world.stage.wire.mend(api, ca);
+    for replica in world.stage.mesh.component_ips(component) {
+        world.stage.wire.mend(replica, api);
+        world.stage.wire.mend(api, replica);
     }
 }
 

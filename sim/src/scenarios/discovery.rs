@@ -65,6 +65,47 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &[Shows::SettlesInTls],
     },
     Scenario {
+        name: "server-replaced-unseen",
+        about: "while there is no destination service a server's only pod is replaced, and nobody gets its address: one request \
+                waits for it a second, the next ones follow Kubernetes at once",
+        plan: |seed| {
+            let mut plan = Plan::quiet(seed).fault(s(13), s(30), Fault::DestinationDown);
+            plan.servers[0] = Server::new("shop", "server", &[Protocol::Http1, Protocol::Http2]);
+            let client = Client::new("shop", "client").asks(0, Protocol::Http1, Style::Fresh);
+            plan.clients[0] = client.asks(0, Protocol::Http2, Style::Kept);
+            plan.fault(s(15), s(16), Fault::Rollout(0))
+        },
+        shows: &[Shows::Plaintext(22, 29), Shows::Says("outbound no_discovery"), Shows::SettlesInTls],
+    },
+    Scenario {
+        name: "server-replaced-behind-its-back",
+        about: "the destination service is cut off from the API server, silently, and a server's only pod is replaced: it says \
+                that it does not follow the cluster, and requests follow Kubernetes",
+        plan: |seed| {
+            let mut plan = Plan::quiet(seed).fault(s(13), s(36), Fault::DestinationCutOff);
+            plan.servers[0] = Server::new("shop", "server", &[Protocol::Http1, Protocol::Http2]);
+            let client = Client::new("shop", "client").asks(0, Protocol::Http1, Style::Fresh);
+            plan.clients[0] = client.asks(0, Protocol::Http2, Style::Kept);
+            plan.fault(s(22), s(23), Fault::Rollout(0))
+        },
+        shows: &[
+            Shows::Tls(13, 21),
+            Shows::Plaintext(29, 35),
+            Shows::Says("outbound no_discovery"),
+            Shows::SettlesInTls,
+        ],
+    },
+    Scenario {
+        name: "address-given-away-behind-its-back",
+        about: "the destination service is cut off from the API server, and the address of a pod without a proxy goes to another \
+                server's: no request goes there",
+        plan: |seed| {
+            let plan = several(seed).fault(s(13), s(44), Fault::DestinationCutOff);
+            plan.fault(s(22), s(23), Fault::Rollout(1)).fault(s(24), s(25), Fault::Rollout(0))
+        },
+        shows: &[Shows::Says("outbound no_discovery"), Shows::Says("outbound true")],
+    },
+    Scenario {
         name: "destination-wrong",
         about: "the destination service tells names of another trust domain: they are nobody's, and traffic is plaintext",
         plan: |seed| Plan::quiet(seed).fault(s(14), s(26), Fault::DestinationWrong),
@@ -92,6 +133,16 @@ pub(super) const ALL: &[Scenario] = &[
                 s(18),
                 Fault::Rollout(0),
             )
+        },
+        shows: &[Shows::Says("outbound true")],
+    },
+    Scenario {
+        name: "watches-cut",
+        about: "every watch breaks, again and again, and pods are replaced after the last time: it is heard of at once",
+        plan: |seed| {
+            let cuts = (0..14).map(|number| s(13 + 3 * number));
+            let plan = cuts.fold(several(seed), |plan, at| plan.fault(at, at, Fault::WatchesCut));
+            plan.fault(s(53), s(54), Fault::Rollout(0))
         },
         shows: &[Shows::Says("outbound true")],
     },

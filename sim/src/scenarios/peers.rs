@@ -147,6 +147,19 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &REFUSED,
     },
     Scenario {
+        name: "stranger-untrusted",
+        about: "somebody who is no pod calls over TLS, with a certificate from a root that nobody trusts: it is nobody to the \
+                called",
+        plan: |seed| Plan::quiet(seed).fault(s(14), s(15), Fault::Stranger { to: 0, is_past: false }),
+        shows: &[Shows::SettlesInTls],
+    },
+    Scenario {
+        name: "stranger-past",
+        about: "the same with a certificate of the mesh that is past",
+        plan: |seed| Plan::quiet(seed).fault(s(14), s(15), Fault::Stranger { to: 0, is_past: true }),
+        shows: &[Shows::SettlesInTls],
+    },
+    Scenario {
         name: "connections-reset",
         about: "connections are reset after some bytes, whatever they carry: a fault of the network, not of TLS",
         plan: |seed| {

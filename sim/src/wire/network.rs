@@ -14,8 +14,9 @@ use futures::{
 };
 
 use super::{
-    EPHEMERAL, Listening, Wire,
+    EPHEMERAL, Wire,
     connection::Side,
+    state::Listening,
     stream::{Arrival, Stream},
 };
 use crate::time::elapsed;

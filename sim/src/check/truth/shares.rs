@@ -85,9 +85,12 @@ impl Traffic {
             if crossing == Crossing::Within || arrival.workload != row.name || !counts {
                 continue;
             }
-            // What a proxy counted that is gone may not have been read any more.
+            // What a proxy counted that is gone may not have been read any more, nor what one did of which its scraper had not
+            // heard yet: the API may be slow to tell.
             let is_read = pod.is_some_and(|pod| {
-                pod.until.is_none() && pod.outages.iter().all(|(_, until)| *until <= op.started)
+                pod.until.is_none()
+                    && pod.from + SLACK <= op.started
+                    && pod.outages.iter().all(|(_, until)| *until <= op.started)
             });
             let within = inner.0 <= op.started && op.ended.is_some_and(|ended| ended <= inner.1);
             let certain = within && is_read;

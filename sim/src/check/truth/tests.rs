@@ -302,6 +302,23 @@ fn a_share_that_is_not_what_crossed_is_found() {
 }
 
 #[test]
+fn what_a_pod_did_before_its_scraper_heard_of_it_may_be_missing() {
+    let share_is_wrong = |from: u64| {
+        let mut run = good();
+        run.readings.clear();
+        run.taps.clear();
+        run.wire.push(plain(2, 30_000));
+        run.wire[1].markers = (0..OPS).filter(|n| n % 2 == 0).map(|n| (id(n), ms(0))).collect();
+        run.stat[0].tls = Some(0.8);
+        run.pods[1].from = ms(from);
+        check(&run).iter().any(|violation| violation.what.contains("TLS 0.800"))
+    };
+    // Operations end before second 61; those from second 45 to 60 are certain otherwise.
+    assert!(share_is_wrong(0));
+    assert!(!share_is_wrong(44_000), "nothing is certain before second 59");
+}
+
+#[test]
 fn a_mixed_share_lies_between_what_is_certain() {
     let mut run = good();
     run.readings.clear();
