@@ -57,15 +57,21 @@ impl Cluster {
         succeeded("kubectl", args, process::run(&mut command, input, PATIENCE)?)
     }
 
+    /// `conduit` with these arguments, not yet started.
+    pub fn conduit_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.conduit);
+        command.env("KUBECONFIG", &self.kubeconfig).args(args);
+        command
+    }
+
     /// Runs `conduit`.
     ///
     /// # Panics
     /// It cannot be started, or does not end.
     #[track_caller]
     pub fn conduit_fed(&self, args: &[&str], input: &str) -> Output {
-        let mut command = Command::new(&self.conduit);
-        command.env("KUBECONFIG", &self.kubeconfig).args(args);
-        process::run(&mut command, input, COMMAND).unwrap_or_else(|error| panic!("{error}"))
+        process::run(&mut self.conduit_command(args), input, COMMAND)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// What `conduit` prints.

@@ -1,11 +1,13 @@
 //! A server and its caller in a namespace of their own, and what became of the requests.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     cluster::{Cluster, PATIENCE},
+    counts::Counts,
     process::until,
 };
 
@@ -19,21 +21,6 @@ const METRICS: u16 = 4191;
 pub struct Load<'c> {
     cluster: &'c Cluster,
     namespace: String,
-}
-
-/// What became of the requests of a stretch of time.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    /// Requests that were answered as they should.
-    pub succeeded: u64,
-    /// The others.
-    pub failed: u64,
-    /// Of each kind of request, how many were answered as they should.
-    pub kinds: BTreeMap<String, u64>,
-    /// Why the others were not, since the start.
-    pub reasons: String,
-    bounds_ms: Vec<u64>,
-    latencies: Vec<u64>,
 }
 
 impl<'c> Load<'c> {
@@ -85,9 +72,10 @@ impl<'c> Load<'c> {
     /// # Errors
     /// The caller does not answer.
     pub fn try_counts(&self) -> Result<Counts, String> {
-        let text = self.cluster.get_from_pod(&self.namespace, &self.caller()?, COUNTS, "/counts")?;
+        let caller = self.caller()?;
+        let text = self.cluster.get_from_pod(&self.namespace, &caller, COUNTS, "/counts")?;
         let json: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
-        Ok(Counts::read(&json))
+        Ok(Counts::read(caller, &json))
     }
 
     /// What became of all requests so far.
@@ -112,9 +100,9 @@ impl<'c> Load<'c> {
     ///
     /// # Errors
     /// It does not answer.
-    pub fn responses(&self) -> Result<BTreeMap<String, u64>, String> {
+    pub fn responses(&self) -> Result<Labels, String> {
         let metrics = self.cluster.get_from_pod(&self.namespace, &self.caller()?, METRICS, "/metrics")?;
-        let mut found = BTreeMap::new();
+        let mut found = Labels::new();
         for line in metrics.lines().filter(|line| line.starts_with("response_total{")) {
             let Some((labels, value)) = line.rsplit_once(' ') else { continue };
             if labels.contains("direction=\"outbound\"") {
@@ -126,103 +114,64 @@ impl<'c> Load<'c> {
         Ok(found)
     }
 
-    /// Waits until a hundred requests in a row were all TLS.
+    /// Waits until a hundred requests in a row were all TLS, and tells since when all are.
     #[track_caller]
-    pub fn until_encrypted(&self) {
-        self.until_only("true");
+    pub fn until_encrypted(&self) -> Instant {
+        self.until_only("true")
     }
 
-    /// Waits until a hundred requests in a row all had this `tls` label.
+    /// Waits until a hundred requests in a row all had this `tls` label, and tells since when all have.
     #[track_caller]
-    pub fn until_only(&self, label: &str) {
-        let mut before: Option<BTreeMap<String, u64>> = None;
+    pub fn until_only(&self, label: &str) -> Instant {
+        let mut before: Option<(Instant, Labels)> = None;
         until(&format!("only tls={label} from the caller"), PATIENCE, || {
-            let now = self.responses()?;
-            let base = before.get_or_insert_with(|| now.clone());
-            let gone = |label: &str| {
-                now.get(label).unwrap_or(&0) - base.get(label).unwrap_or(&0).min(now.get(label).unwrap_or(&0))
-            };
-            let others: u64 = now.keys().filter(|key| *key != label).map(|key| gone(key)).sum();
-            if others > 0 {
-                before = Some(now.clone());
-                return Err(format!("{now:?}"));
+            let (asked, now) = (Instant::now(), self.responses()?);
+            let (began, base) = before.get_or_insert_with(|| (asked, now.clone()));
+            let since = added(base, &now);
+            if since.keys().any(|other| other != label) {
+                before = Some((asked, now));
+                return Err(format!("{since:?}"));
             }
-            if gone(label) >= 100 { Ok(()) } else { Err(format!("{now:?}")) }
+            let enough = since.get(label).is_some_and(|count| *count >= 100);
+            if enough { Ok(*began) } else { Err(format!("{since:?}")) }
+        })
+    }
+
+    /// Waits until a request had another `tls` label than this one.
+    #[track_caller]
+    pub fn until_other(&self, label: &str) {
+        let before = self.responses().unwrap_or_default();
+        until(&format!("anything but tls={label} from the caller"), PATIENCE, || {
+            let since = added(&before, &self.responses()?);
+            if since.keys().any(|other| other != label) { Ok(()) } else { Err(format!("{since:?}")) }
         });
     }
 }
 
-impl Counts {
-    fn read(json: &Value) -> Self {
-        let numbers = |value: &Value| -> Vec<u64> {
-            value.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
-        };
-        let mut counts = Self { bounds_ms: numbers(&json["bounds_ms"]), ..Self::default() };
-        counts.reasons = json["reasons"].to_string();
-        for kind in json["kinds"].as_array().into_iter().flatten() {
-            let succeeded = kind["succeeded"].as_u64().unwrap_or(0);
-            counts.succeeded += succeeded;
-            counts.failed += kind["failed"].as_u64().unwrap_or(0);
-            counts.kinds.insert(kind["kind"].as_str().unwrap_or_default().to_owned(), succeeded);
-            counts.latencies.resize(counts.bounds_ms.len() + 1, 0);
-            for (sum, more) in counts.latencies.iter_mut().zip(numbers(&kind["latencies"])) {
-                *sum += more;
-            }
-        }
-        counts
-    }
+/// Numbers of responses by their `tls` label.
+pub type Labels = BTreeMap<String, u64>;
 
-    /// What was added since `before`.
-    pub fn since(&self, before: &Self) -> Self {
-        let mut since = self.clone();
-        since.succeeded = self.succeeded.saturating_sub(before.succeeded);
-        since.failed = self.failed.saturating_sub(before.failed);
-        for (kind, count) in &mut since.kinds {
-            *count = count.saturating_sub(before.kinds.get(kind).copied().unwrap_or(0));
-        }
-        for (now, then) in since.latencies.iter_mut().zip(&before.latencies) {
-            *now = now.saturating_sub(*then);
-        }
-        since
-    }
-
-    /// Requests that have ended.
-    pub fn sent(&self) -> u64 {
-        self.succeeded + self.failed
-    }
-
-    /// How long the fastest 99 in a hundred took at most; none without requests, or when it is more than is measured.
-    pub fn p99(&self) -> Option<Duration> {
-        let all: u64 = self.latencies.iter().sum();
-        let mut left = all - all / 100;
-        for (bound, count) in self.bounds_ms.iter().zip(&self.latencies) {
-            if left <= *count {
-                return (all > 0).then(|| Duration::from_millis(*bound));
-            }
-            left -= count;
-        }
-        None
-    }
+/// What was counted between two readings. Numbers that have fallen are those of another proxy, which began at nothing.
+pub fn added(before: &Labels, now: &Labels) -> Labels {
+    let is_another = before.iter().any(|(label, count)| now.get(label).unwrap_or(&0) < count);
+    let base = |label| if is_another { 0 } else { *before.get(label).unwrap_or(&0) };
+    let added = now.iter().map(|(label, count)| (label.clone(), count - base(label)));
+    added.filter(|(_, count)| *count > 0).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn counts(succeeded: u64, slow: u64) -> Counts {
-        let kind = json!({"kind": "kept_get", "succeeded": succeeded, "failed": 1, "latencies": [succeeded, slow, 0]});
-        Counts::read(&json!({"bounds_ms": [1, 5], "kinds": [kind], "reasons": {}}))
+    fn labels(pairs: &[(&str, u64)]) -> Labels {
+        pairs.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect()
     }
 
     #[test]
-    fn a_stretch_of_time_is_the_difference_of_two_readings() {
-        let since = counts(300, 2).since(&counts(100, 1));
-        assert_eq!((since.succeeded, since.failed, since.sent()), (200, 0, 200));
-        assert_eq!(since.kinds["kept_get"], 200);
-        assert_eq!(since.p99(), Some(Duration::from_millis(1)));
-        assert_eq!(counts(10, 90).p99(), Some(Duration::from_millis(5)));
-        assert_eq!(Counts::default().p99(), None);
+    fn what_was_added_is_the_difference_unless_the_proxy_is_another() {
+        let before = labels(&[("true", 100), ("no_discovery", 3)]);
+        let now = labels(&[("true", 120), ("no_discovery", 3), ("expired", 1)]);
+        assert_eq!(added(&before, &now), labels(&[("true", 20), ("expired", 1)]));
+        assert_eq!(added(&before, &labels(&[("true", 7)])), labels(&[("true", 7)]));
     }
 }

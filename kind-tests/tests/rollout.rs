@@ -20,7 +20,12 @@ fn rolling_updates_under_load_lose_no_request() {
     let since = load.after(&load.counts(), 1_000);
     assert_eq!(since.failed, 0, "{since:?}");
     let all = load.counts().since(&before);
-    println!("two rolling updates: {} requests, {} failed, p99 {:?}", all.sent(), all.failed, all.p99());
+    println!(
+        "two rolling updates: {} requests, {} failed, p99 {}",
+        all.sent(),
+        all.failed,
+        all.percentile(99)
+    );
     assert_eq!(all.failed, 0, "{all:?}");
     load.until_encrypted();
     cluster.leave_namespace(NAMESPACE);

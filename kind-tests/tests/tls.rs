@@ -4,7 +4,9 @@
 
 use kind_tests::{
     Cluster,
-    load::{Counts, Load},
+    asked::{until_edge, until_why},
+    counts::Counts,
+    load::Load,
     mesh,
     packets::{Capture, Content, holds},
     wire::{Recording, address, contents},
@@ -67,6 +69,9 @@ fn meshed_pods_speak_tls_and_unmeshed_ones_are_understood_in_both_directions() {
     }
     let meshed = load.counts().since(&before);
     assert_eq!(meshed.failed, 0, "{meshed:?}");
+    // What is told of it is what was seen.
+    until_edge(&cluster, NAMESPACE, ("caller", "server"), 1.0, &[]);
+    until_why(&cluster, &["deploy/caller", "deploy/server"], NAMESPACE, 0);
 
     // The same capture of a caller without a proxy shows what it would have shown.
     cluster.apply_to(NAMESPACE, &load.manifest_of("caller", false));
@@ -81,11 +86,17 @@ fn meshed_pods_speak_tls_and_unmeshed_ones_are_understood_in_both_directions() {
         assert!(seen.opened.iter().all(|content| content[0] == Content::Plain), "{:?}", seen.opened);
     }
 
+    until_edge(&cluster, NAMESPACE, ("?", "server"), 0.0, &["no_proxy_tls"]);
+    let why = until_why(&cluster, &["deploy/caller", "deploy/server"], NAMESPACE, 3);
+    assert!(why.to_string().contains("conduit inject"), "{why:#}");
+
     // And a server without one.
     cluster.apply_to(NAMESPACE, &load.manifest_of("server", false));
     cluster.apply_to(NAMESPACE, &load.manifest_of("caller", true));
     cluster.rolled_out(NAMESPACE, &["server", "caller"]);
     load.until_only("no_identity");
+    until_edge(&cluster, NAMESPACE, ("caller", "server"), 0.0, &["no_identity"]);
+    until_why(&cluster, &["deploy/caller", "deploy/server"], NAMESPACE, 3);
     let unmeshed_server = load.after(&load.counts(), REQUESTS);
     assert_eq!(unmeshed_server.failed, 0, "{unmeshed_server:?}");
     cluster.leave_namespace(NAMESPACE);
