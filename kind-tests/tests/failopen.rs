@@ -85,6 +85,14 @@ fn faults_of_the_network(world: &mut World<'_>) {
         |world| world.cut_api_server(false),
     );
     world.fault(
+        "the control plane is cut off from the API server, and a new server",
+        |world| {
+            world.cut_api_server(true);
+            world.restart("server");
+        },
+        |world| world.cut_api_server(false),
+    );
+    world.fault(
         "somebody without a proxy has the server's address, and a new caller",
         |world| {
             world.take_server_address_over();

@@ -129,7 +129,10 @@ pub enum Fault {
         events: usize,
     },
     /// Every watch of the API server breaks.
-    WatchesCut,
+    WatchesCut {
+        /// It forgets what was before, as it does every few minutes: who was behind has to list again.
+        is_compacted: bool,
+    },
     /// The API server cannot be reached, or answers nothing.
     ApiDown {
         /// It accepts, and answers nothing.
@@ -142,6 +145,8 @@ pub enum Fault {
         /// How.
         damage: Damage,
     },
+    /// A workload's Secret is deleted, and a CA is there to see it.
+    SecretDeleted(Workload),
     /// The CA is down, and the trust bundle of a workload's namespace is gone; the CA comes back.
     NoBundle(Workload),
     /// The CA is down, and the trust bundle of a workload's namespace holds a root of which nothing is, and no other; the CA
@@ -286,6 +291,38 @@ impl Planned {
         let fault = (0..TRIES).find_map(|_| Fault::draw(plan, &mut rng)).unwrap_or(Fault::CaDown);
         Self { from, until: (from + sketched.lasts).min(FAULTS.1), fault }
     }
+
+    /// Something that changes meanwhile, of which nobody may hear now: what is known matters where it is old.
+    pub(crate) fn draw_change(&self, plan: &Plan, sketched: &Sketched) -> Option<Self> {
+        let mut rng = Seed::fixed(sketched.draw).fork("change").rng();
+        let fault = match self.fault {
+            Fault::Secret { of: Workload::Server(server), .. }
+            | Fault::SecretDeleted(Workload::Server(server)) => Fault::Rollout(server),
+            Fault::ApiFails { .. }
+            | Fault::StaleLists { .. }
+            | Fault::WatchesCut { .. }
+            | Fault::ApiDown { .. }
+            | Fault::DestinationDown
+            | Fault::DestinationSlow(_)
+            | Fault::DestinationForgets { .. }
+            | Fault::DestinationCutOff => {
+                let (client, server) = plan.draw_pair(&mut rng)?;
+                match plan.clients[client].sidecar {
+                    Sidecar::Tls | Sidecar::Plaintext if rng.random_bool(0.5) => {
+                        Fault::ProxyRestart { pod: Pod::Client(client), is_graceful: false }
+                    }
+                    _ => Fault::Rollout(server),
+                }
+            }
+            _ => return None,
+        };
+        // Pods are replaced one after the other, which takes a world's time.
+        if matches!(fault, Fault::Rollout(server) if plan.servers[server].replicas > 2) {
+            return None;
+        }
+        let from = self.from + (self.until - self.from) / 4;
+        rng.random_bool(0.5).then_some(Self { from, until: from, fault })
+    }
 }
 
 /// How many kinds of faults are drawn until one is possible in a world.
@@ -293,7 +330,7 @@ const TRIES: u32 = 50;
 
 impl Fault {
     /// How many kinds [`Fault::draw`] knows.
-    const KINDS: u32 = 30;
+    const KINDS: u32 = 31;
 
     /// None when the world has nobody whom that kind could concern: a workload without a proxy has no certificate to lose.
     fn draw(plan: &Plan, rng: &mut StdRng) -> Option<Self> {
@@ -315,7 +352,7 @@ impl Fault {
                 Self::ApiFails { code, times: rng.random_range(1..40) }
             }
             10 => Self::StaleLists { events: rng.random_range(1..30) },
-            11 => Self::WatchesCut,
+            11 => Self::WatchesCut { is_compacted: rng.random_bool(0.5) },
             12 => Self::ApiDown { is_silent: rng.random_bool(0.5) },
             13 | 14 => {
                 let damage = Damage::ALL[rng.random_range(0..Damage::ALL.len())];
@@ -345,6 +382,7 @@ impl Fault {
                 let meshed = plan.servers[server].sidecar == Sidecar::Tls;
                 meshed.then_some(Self::Stranger { to: server, is_past: rng.random_bool(0.5) })?
             }
+            29 => Self::SecretDeleted(plan.draw_with_tls(rng)?),
             _ => {
                 let meshed = plan.servers[server].sidecar == Sidecar::Tls;
                 let shows = Shown::ALL[rng.random_range(0..Shown::ALL.len())];
@@ -379,7 +417,14 @@ impl Fault {
 
     /// Whether certificates have to be issued once it is over.
     fn wants_certificates(&self) -> bool {
-        matches!(self, Self::Secret { .. } | Self::NoBundle(_) | Self::OldBundle(_) | Self::Renewals(_))
+        matches!(
+            self,
+            Self::Secret { .. }
+                | Self::SecretDeleted(_)
+                | Self::NoBundle(_)
+                | Self::OldBundle(_)
+                | Self::Renewals(_)
+        )
     }
 
     /// Whether it concerns Conduit alone: the run without Conduit has nothing of the kind.

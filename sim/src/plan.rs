@@ -1,6 +1,6 @@
 //! What a world is, and what happens to it: pure values, drawn from a seed or written by hand.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{iter, ops::RangeInclusive, time::Duration};
 
 use conduit_ca::Lifetimes;
 use conduit_mesh::Sidecar;
@@ -205,7 +205,12 @@ impl Plan {
             Client::draw(&name, &plan.servers, &mut seed.fork(&name).rng())
         });
         plan.clients = clients.collect();
-        plan.faults = sketch.faults.iter().map(|sketched| Planned::draw(&plan, sketched)).collect();
+        let faults = sketch.faults.iter().flat_map(|sketched| {
+            let fault = Planned::draw(&plan, sketched);
+            let change = fault.draw_change(&plan, sketched);
+            iter::once(fault).chain(change)
+        });
+        plan.faults = faults.collect();
         if plan.ca_replicas == 0 {
             plan.faults.push(Planned { from: FAULTS.0, until: FAULTS.0, fault: Fault::AnotherCa });
         }

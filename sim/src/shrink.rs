@@ -101,9 +101,11 @@ fn is_about(fault: &Fault, server: usize) -> bool {
         | Fault::Handshakes { to, .. } => pod(to),
         // Another workload's certificate is taken from the first server that is another.
         Fault::Secret { .. } | Fault::Impostor { .. } => true,
-        Fault::NoBundle(of) | Fault::OldBundle(of) | Fault::Renewals(of) | Fault::ClockJump { of, .. } => {
-            *of == Workload::Server(server)
-        }
+        Fault::SecretDeleted(of)
+        | Fault::NoBundle(of)
+        | Fault::OldBundle(of)
+        | Fault::Renewals(of)
+        | Fault::ClockJump { of, .. } => *of == Workload::Server(server),
         Fault::Rollout(at) | Fault::Stranger { to: at, .. } => *at == server,
         Fault::Takeover { from, to } => *from == server || *to == server,
         Fault::CaDown
@@ -112,7 +114,7 @@ fn is_about(fault: &Fault, server: usize) -> bool {
         | Fault::RivalCa
         | Fault::ApiFails { .. }
         | Fault::StaleLists { .. }
-        | Fault::WatchesCut
+        | Fault::WatchesCut { .. }
         | Fault::ApiDown { .. }
         | Fault::DestinationDown
         | Fault::DestinationCutOff
@@ -231,6 +233,8 @@ mod tests {
         workload::Style,
     };
 
+    const CUT: Fault = Fault::WatchesCut { is_compacted: false };
+
     /// Three faults, and two clients of two streams each to two servers.
     fn plan() -> Plan {
         let client = |name| {
@@ -244,7 +248,7 @@ mod tests {
             ..Plan::quiet(1)
         }
         .fault(ms(12_000), ms(20_000), Fault::CaDown)
-        .fault(ms(13_000), ms(14_000), Fault::WatchesCut)
+        .fault(ms(13_000), ms(14_000), CUT)
         .fault(ms(15_000), ms(16_000), Fault::DestinationDown)
     }
 
@@ -294,7 +298,7 @@ mod tests {
         let mut runs = 0;
         let kept = shrink(&plan(), &Keep::default(), |plan| {
             runs += 1;
-            (runs <= 3).then(|| has(plan, &Fault::WatchesCut))
+            (runs <= 3).then(|| has(plan, &CUT))
         });
         assert_eq!(kept.to_string(), " --only 1,2");
     }

@@ -154,7 +154,12 @@ async fn act(
             missed.remove();
             Ok(0)
         }
-        Fault::WatchesCut => Ok(count(world.stage.mesh.cluster().faults().cut_watches(&any()))),
+        Fault::WatchesCut { is_compacted } => {
+            if *is_compacted {
+                world.stage.mesh.cluster().compact();
+            }
+            Ok(count(world.stage.mesh.cluster().faults().cut_watches(&any())))
+        }
         Fault::ApiDown { is_silent } => {
             let faults = world.stage.mesh.cluster().faults();
             if *is_silent {
@@ -168,6 +173,9 @@ async fn act(
             stop_ca(world).await?;
             let (victim, other) = (identified(world, *of), other_than(world, *of));
             Box::pin(secrets::damage(&world.stage.mesh, &victim, &other, *damage)).await
+        }
+        Fault::SecretDeleted(of) => {
+            secrets::remove(&world.stage.mesh, &identified(world, *of)).await.map(u64::from)
         }
         Fault::NoBundle(of) => {
             stop_ca(world).await?;

@@ -31,6 +31,15 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &[COMES_BACK[0], COMES_BACK[1], Shows::Says("outbound no_config")],
     },
     Scenario {
+        name: "secret-deleted",
+        about: "a Secret is deleted before the CA's eyes, and the pod is replaced: the new one finds another Secret",
+        plan: |seed| {
+            let plan = Plan::quiet(seed).fault(s(13), s(14), Fault::SecretDeleted(SERVER));
+            plan.fault(s(15), s(16), Fault::Rollout(0))
+        },
+        shows: &[Shows::SettlesInTls],
+    },
+    Scenario {
         name: "secret-malformed",
         about: "a certificate is cut off in the middle, and a proxy starts with it",
         plan: |seed| damaged(seed, Damage::Truncated),

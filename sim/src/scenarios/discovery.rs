@@ -20,6 +20,8 @@ fn several(seed: u64) -> Plan {
     plan
 }
 
+const CUT: Fault = Fault::WatchesCut { is_compacted: false };
+
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "destination-down",
@@ -138,13 +140,24 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "watches-cut",
-        about: "every watch breaks, again and again, and pods are replaced after the last time: it is heard of at once",
+        about: "every watch breaks, again and again, and a server's only pod is replaced after the last time: it is heard of at \
+                once",
         plan: |seed| {
             let cuts = (0..14).map(|number| s(13 + 3 * number));
-            let plan = cuts.fold(several(seed), |plan, at| plan.fault(at, at, Fault::WatchesCut));
+            let plan = cuts.fold(Plan::quiet(seed), |plan, at| plan.fault(at, at, CUT));
             plan.fault(s(53), s(54), Fault::Rollout(0))
         },
-        shows: &[Shows::Says("outbound true")],
+        shows: &[Shows::Tls(13, 80)],
+    },
+    Scenario {
+        name: "watches-cut-and-history-forgotten",
+        about: "the API server forgets what was, and every watch breaks: who follows lists again, and misses nothing",
+        plan: |seed| {
+            let forgets = Fault::WatchesCut { is_compacted: true };
+            let plan = Plan::quiet(seed).fault(s(14), s(14), forgets.clone());
+            plan.fault(s(18), s(18), forgets).fault(s(20), s(21), Fault::Rollout(0))
+        },
+        shows: &[Shows::Tls(13, 50)],
     },
     Scenario {
         name: "api-down",

@@ -48,6 +48,35 @@ async fn what_was_known_is_answered_while_the_api_server_is_away() {
 }
 
 #[tokio::test]
+async fn clients_are_told_whether_the_cluster_is_followed() {
+    let world = World::new().await;
+    let web = world.deploy_web(&["10.1.0.1"]).await;
+    let first = format!("10.1.0.1:80 {} {WEB}", web.pods[0].metadata.name.clone().unwrap());
+    let destination = world.destination().await;
+    let mut early = destination.authority("web").await;
+    early.until(&[&first]).await;
+    assert!(!early.is_stale);
+    let lost: [fn(&World); 2] =
+        [|world| world.cluster.faults().down(), |world| world.cluster.faults().black_hole()];
+    for lose in lost {
+        lose(&world);
+        early.until_stale(true).await;
+        assert_eq!(early.told(), [first.as_str()], "it is still told");
+        // Who asks meanwhile hears both at once.
+        let mut late = destination.address("10.1.0.1:80").await;
+        late.until(&[&first]).await;
+        assert!(late.is_stale);
+        let metrics = destination.admin("/metrics").await;
+        assert!(metrics.contains("conduit_destination_stale 1\n"), "{metrics}");
+
+        world.cluster.faults().up();
+        early.until_stale(false).await;
+        late.until_stale(false).await;
+        assert_eq!((early.told(), late.told()), (vec![first.clone()], vec![first.clone()]));
+    }
+}
+
+#[tokio::test]
 async fn watches_that_break_and_versions_that_are_forgotten_cost_no_change() {
     let world = World::new().await;
     let web = world.deploy_web(&["10.1.0.1"]).await;

@@ -223,6 +223,8 @@ pub(crate) struct Watching {
     stream: tonic::Streaming<Update>,
     /// Messages received.
     pub(crate) messages: usize,
+    /// The service has said that it does not follow the cluster.
+    pub(crate) is_stale: bool,
     /// None before the first message; else none for "unknown", or the endpoints by address.
     view: Option<Option<BTreeMap<String, String>>>,
 }
@@ -240,7 +242,7 @@ impl Watching {
     {
         let request = GetRequest { target: Some(target), context_namespace: "shop".into() };
         let stream = timeout(SOON, client.get(request)).await.unwrap()?.into_inner();
-        Ok(Self { stream, messages: 0, view: None })
+        Ok(Self { stream, messages: 0, is_stale: false, view: None })
     }
 
     /// Waits until the view is as wanted: "unknown", or "address pod identity" of each endpoint.
@@ -262,28 +264,50 @@ impl Watching {
             Ok(None) | Err(_) => return false,
         };
         self.messages += 1;
+        self.hear(update);
+        true
+    }
+
+    fn hear(&mut self, update: Update) {
+        self.is_stale = update.stale;
         let known = |endpoint: conduit_proto::destination::Endpoint| {
             let pod = endpoint.labels.get("pod").cloned().unwrap_or_else(|| "-".into());
             let identity = if endpoint.identity.is_empty() { "-" } else { &endpoint.identity };
             (endpoint.address, format!("{pod} {identity}"))
         };
-        match update.update.expect("an update says something") {
-            update::Update::Unknown(_) => self.view = Some(None),
-            update::Update::Snapshot(snapshot) => {
+        match update.update {
+            // Of the service itself.
+            None => {}
+            Some(update::Update::Unknown(_)) => self.view = Some(None),
+            Some(update::Update::Snapshot(snapshot)) => {
                 self.view = Some(Some(snapshot.endpoints.into_iter().map(known).collect()));
             }
-            update::Update::Diff(diff) => {
+            Some(update::Update::Diff(diff)) => {
                 let view = self.view.as_mut().and_then(Option::as_mut).expect("a diff follows a snapshot");
                 diff.remove.iter().for_each(|address| drop(view.remove(address)));
                 view.extend(diff.upsert.into_iter().map(known));
             }
         }
-        true
     }
 
-    /// Whether nothing comes for a while. For what must not happen: a failure is never a matter of timing.
+    /// Waits until the service says whether it follows the cluster.
+    pub(crate) async fn until_stale(&mut self, is_stale: bool) {
+        while self.is_stale != is_stale {
+            assert!(self.more().await, "the stream ended at {:?}", self.told());
+        }
+    }
+
+    /// Whether nothing is told of endpoints for a while. For what must not happen: a failure is never a matter of timing.
     pub(crate) async fn is_silent(&mut self) -> bool {
-        timeout(Duration::from_millis(200), self.stream.message()).await.is_err()
+        let of_endpoints = async {
+            loop {
+                match self.stream.message().await {
+                    Ok(Some(update @ Update { update: None, .. })) => self.hear(update),
+                    _ => return,
+                }
+            }
+        };
+        timeout(Duration::from_millis(200), of_endpoints).await.is_err()
     }
 
     pub(crate) fn told(&self) -> Vec<String> {

@@ -209,6 +209,22 @@ async fn without_the_service_an_endpoint_that_proves_nothing_is_left_to_kubernet
 }
 
 #[tokio::test]
+async fn what_a_service_that_does_not_follow_the_cluster_says_is_doubted_until_it_does() {
+    let (world, mut script) = (World::new().await, Script::start().await);
+    let (new_owner, moved) = (Pod::plain(&world, 2), Pod::plain(&world, 3));
+    let client = client(&world, &script).await;
+    let endpoint = web(&new_owner, "somebody else").await;
+    let to = service(&world, web(&moved, "the service").await);
+    let told = tokio::spawn(async move { (answered(&mut script, &[(endpoint, None)]).await, script) });
+    until_answered_by(&client, to, "somebody else").await;
+    let (asked, _script) = told.await.unwrap();
+    asked.stale(true);
+    until_answered_by(&client, to, "the service").await;
+    asked.stale(false);
+    until_answered_by(&client, to, "somebody else").await;
+}
+
+#[tokio::test]
 async fn many_stale_endpoints_are_no_reason_to_fail_either() {
     let (world, mut script) = (World::new().await, Script::start().await);
     let (dead, other) = (Pod::plain(&world, 2), Pod::plain(&world, 3));

@@ -66,8 +66,17 @@ impl Asked {
         let _ = self.words.send(Err(Status::unavailable("restarting")));
     }
 
+    /// The service follows the cluster no more, or does again.
+    pub(crate) fn stale(&self, stale: bool) {
+        self.send(Update { update: None, stale });
+    }
+
     fn say(&self, update: update::Update) {
-        self.words.send(Ok(Update { update: Some(update), stale: false })).expect("the proxy listens");
+        self.send(Update { update: Some(update), stale: false });
+    }
+
+    fn send(&self, update: Update) {
+        self.words.send(Ok(update)).expect("the proxy listens");
     }
 }
 
