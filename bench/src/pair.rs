@@ -134,7 +134,7 @@ impl Destination for Scripted {
         };
         let snapshot =
             Snapshot { service: AUTHORITY.into(), labels: Default::default(), endpoints: vec![endpoint] };
-        let update = Update { update: Some(update::Update::Snapshot(snapshot)) };
+        let update = Update { update: Some(update::Update::Snapshot(snapshot)), stale: false };
         Ok(Response::new(futures::stream::iter([Ok(update)]).chain(futures::stream::pending()).boxed()))
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Worldly {
     taps: Vec<TapEvent>,
     /// Those who stand in for a server's pod, by the server's place in the plan.
     pub(crate) impostors: BTreeMap<usize, Impostor>,
+    /// Pods whose hosts have died, with their names and addresses.
+    pub(crate) crashed: Vec<(Pod, String, IpAddr)>,
     clocks: BTreeMap<String, SkewedClock>,
     recorder: Recorder,
 }
@@ -102,6 +104,7 @@ async fn story(stage: Stage, plan: Plan, has_conduit: bool, recorder: Recorder) 
         context,
         taps: Vec::new(),
         impostors: BTreeMap::new(),
+        crashed: Vec::new(),
         clocks: BTreeMap::new(),
         recorder,
     };

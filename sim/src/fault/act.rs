@@ -381,11 +381,14 @@ fn crash(world: &mut Worldly, pod: Pod) -> Result<u64, String> {
     let (Some(name), Some(ip)) = (world.name(pod), world.ip(pod)) else { return Ok(0) };
     world.stage.machines.crash(ip);
     world.stage.mesh.kill_pod(&name).map_err(told)?;
+    world.crashed.push((pod, name, ip));
     Ok(1)
 }
 
+/// The one that crashed, whichever has its place in the server by now.
 async fn revive(world: &mut Worldly, pod: Pod) -> Result<(), String> {
-    let (Some(name), Some(ip)) = (world.name(pod), world.ip(pod)) else { return Ok(()) };
+    let Some(at) = world.crashed.iter().position(|(crashed, ..)| *crashed == pod) else { return Ok(()) };
+    let (_, name, ip) = world.crashed.remove(at);
     world.stage.machines.boot(ip);
     tokio::time::sleep(BOOT).await;
     world.stage.mesh.revive_pod(&name).await.map_err(told)

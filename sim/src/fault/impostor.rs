@@ -29,6 +29,9 @@ use crate::{
 
 /// How long it listens to one client.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may take for its handshake. Who waits for the first word of a server waits in vain, and is turned away like
+/// all who speak in plaintext.
+const HANDSHAKE: Duration = Duration::from_millis(500);
 /// How much of it.
 const MAX_HEARD: usize = 1 << 16;
 
@@ -98,7 +101,8 @@ async fn accept(
 
 /// What a client says once it has accepted the certificate.
 async fn deceive(certificate: Arc<ServerConfig>, io: Io) -> io::Result<Vec<u8>> {
-    let mut tls = TlsAcceptor::from(certificate).accept(io).await?;
+    let accepting = TlsAcceptor::from(certificate).accept(io);
+    let mut tls = timeout(HANDSHAKE, accepting).await.map_err(io::Error::from)??;
     let mut heard = Vec::new();
     // It says nothing, so that its client goes on until it gives up.
     while heard.len() < MAX_HEARD {

@@ -169,6 +169,19 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &[Shows::Says("outbound true")],
     },
     Scenario {
+        name: "api-flapping",
+        about: "the API is away for a second, again and again, and a server's only pod is replaced after the last time: it is \
+                heard of at once",
+        plan: |seed| {
+            let outages = (0..11).map(|number| s(13 + 4 * number));
+            let plan = outages.fold(Plan::quiet(seed), |plan, at| {
+                plan.fault(at, at + s(1), Fault::ApiDown { is_silent: false })
+            });
+            plan.fault(s(55), s(56), Fault::Rollout(0))
+        },
+        shows: &[Shows::Tls(13, 80)],
+    },
+    Scenario {
         name: "rollout-with-addresses-used-again",
         about: "every pod of two servers is replaced, and gets an address that another one had just before",
         plan: |seed| {

@@ -31,6 +31,10 @@ const MAX_TRIES: usize = 3;
 /// lost its first would be dialled again anyway.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The same for an endpoint that the service does not stand by, when Kubernetes can be asked: it is as likely gone as slow, and
+/// no two pods of a cluster are that far apart. A server that speaks first may then hold its greeting back as well.
+const PATIENCE_IN_DOUBT: Duration = Duration::from_millis(300);
+
 /// For a name that only DNS knows.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -79,11 +83,14 @@ impl Route {
         if self.fallback.is_some_and(|original| original == endpoint.addr) {
             return None;
         }
+        if self.tried.len() + 1 >= MAX_TRIES {
+            return None;
+        }
+        if self.has_elsewhere(endpoints) {
+            return Some(PATIENCE_IN_DOUBT);
+        }
         let mut others = endpoints.list.iter().map(|other| other.addr);
-        let is_left = self.tried.len() + 1 < MAX_TRIES
-            && (others.any(|other| other != endpoint.addr && !self.tried.contains(&other))
-                || self.has_elsewhere(endpoints));
-        is_left.then_some(PATIENCE)
+        others.any(|other| other != endpoint.addr && !self.tried.contains(&other)).then_some(PATIENCE)
     }
 
     /// The next place to try.
@@ -292,7 +299,7 @@ mod tests {
     async fn the_only_endpoint_is_not_waited_for_long_when_kubernetes_may_know_better() {
         let route = to_service(vec![endpoint(1)], true);
         let remote = route.choose(0).unwrap();
-        assert_eq!((remote.addr(), route.patience(&remote)), (endpoint(1).addr, Some(PATIENCE)));
+        assert_eq!((remote.addr(), route.patience(&remote)), (endpoint(1).addr, Some(PATIENCE_IN_DOUBT)));
         let believed = to_service(vec![endpoint(1)], false);
         assert_eq!(believed.patience(&remote), None);
         let mut pod = to_service(vec![endpoint(1)], true);
