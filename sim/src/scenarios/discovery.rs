@@ -4,7 +4,7 @@ use conduit_mesh::Sidecar;
 
 use super::{Scenario, Shows, s};
 use crate::{
-    fault::{Fault, Pod},
+    fault::{Fault, Pod, Workload},
     history::Protocol,
     plan::{Client, Plan, Server},
     workload::Style,
@@ -170,14 +170,16 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "api-flapping",
-        about: "the API is away for a second, again and again, and a server's only pod is replaced after the last time: it is \
-                heard of at once",
+        about: "the API is away for a second, again and again; after the last time a Secret is deleted, and a proxy starts soon \
+                after: there is another one by then",
         plan: |seed| {
             let outages = (0..11).map(|number| s(13 + 4 * number));
             let plan = outages.fold(Plan::quiet(seed), |plan, at| {
                 plan.fault(at, at + s(1), Fault::ApiDown { is_silent: false })
             });
-            plan.fault(s(55), s(56), Fault::Rollout(0))
+            let client = Fault::SecretDeleted(Workload::Client(0));
+            let restart = Fault::ProxyRestart { pod: Pod::Client(0), is_graceful: true };
+            plan.fault(s(55), s(55), client).fault(s(57), s(57), restart)
         },
         shows: &[Shows::Tls(13, 80)],
     },

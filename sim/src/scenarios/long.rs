@@ -7,7 +7,12 @@ use std::time::Duration;
 use conduit_ca::Lifetimes;
 
 use super::{Scenario, Shows, s};
-use crate::{fault::Fault, plan::Plan};
+use crate::{
+    fault::{Fault, Workload},
+    history::Protocol,
+    plan::{Client, Plan, Server},
+    workload::Style,
+};
 
 /// Wall-clock seconds for each simulated one.
 const SPEED: u32 = 600;
@@ -53,6 +58,26 @@ pub(super) const ALL: &[Scenario] = &[
             Shows::Certificates(5),
             Shows::NothingFails,
         ],
+    },
+    Scenario {
+        name: "secrets-issued-while-the-root-changes",
+        about: "Secrets are deleted one by one and made again, all the while that a root is replaced: each is from a root that \
+                everybody trusts by then",
+        plan: |seed| {
+            let mut plan = Plan { lifetimes: short_lived_root(), ..hours(seed, 24) };
+            let names: Vec<String> = (0..14).map(|number| format!("server-{number}")).collect();
+            plan.servers = names.iter().map(|name| Server::new("shop", name, &[Protocol::Http1])).collect();
+            let client = Client::new("shop", "client");
+            let asked = (0..names.len())
+                .fold(client, |client, server| client.asks(server, Protocol::Http1, Style::Fresh));
+            plan.clients = vec![asked];
+            plan.clients[0].asks.iter_mut().for_each(|asks| asks.period = s(1));
+            (0..names.len()).fold(plan, |plan, server| {
+                let at = Duration::from_millis(99_500 + 500 * server as u64);
+                plan.fault(at, at, Fault::SecretDeleted(Workload::Server(server)))
+            })
+        },
+        shows: &[Shows::Tls(28, 132), Shows::RootsTogether, Shows::NothingFails],
     },
     Scenario {
         name: "ca-down-11h",
