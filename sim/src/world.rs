@@ -15,7 +15,7 @@ use conduit_runtime::{Seed, drain};
 use tokio::time::sleep;
 
 use crate::{
-    fault::{Actor, Impostor, Planned, Pod, Workload},
+    fault::{Actor, Fault, Impostor, Planned, Pod, Workload},
     history::{Reading, Run, StatRow, TapEvent},
     plan::{BEGIN, Client, DEADLINE, Plan, Server},
     probe::Probe,
@@ -44,6 +44,9 @@ enum Turn {
     End { tries: u32 },
 }
 
+/// From one address to another, each.
+pub(crate) type Links = Vec<(IpAddr, IpAddr)>;
+
 /// A world that runs, and what it is to be.
 pub(crate) struct Worldly {
     pub(crate) stage: Stage,
@@ -55,6 +58,8 @@ pub(crate) struct Worldly {
     pub(crate) impostors: BTreeMap<usize, Impostor>,
     /// Pods whose hosts have died, with their names and addresses.
     pub(crate) crashed: Vec<(Pod, String, IpAddr)>,
+    /// The links that faults have broken.
+    pub(crate) broken: Vec<(Fault, Links)>,
     clocks: BTreeMap<String, SkewedClock>,
     recorder: Recorder,
 }
@@ -105,6 +110,7 @@ async fn story(stage: Stage, plan: Plan, has_conduit: bool, recorder: Recorder) 
         taps: Vec::new(),
         impostors: BTreeMap::new(),
         crashed: Vec::new(),
+        broken: Vec::new(),
         clocks: BTreeMap::new(),
         recorder,
     };

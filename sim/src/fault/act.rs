@@ -15,7 +15,7 @@ use crate::{
     history::FaultRecord,
     time::elapsed,
     wire::{Effect, Scope},
-    world::Worldly,
+    world::{Links, Worldly},
 };
 
 /// How long a sidecar that is restarted gently may go on with what is under way, and a pod that is replaced.
@@ -103,8 +103,8 @@ async fn act(
 ) -> Result<u64, String> {
     let any = Target::any;
     match fault {
-        Fault::Partition { a, b, is_one_way } => cut(world, *a, *b, *is_one_way),
-        Fault::CutOff(pod) => cut_off(world, *pod),
+        Fault::Partition { a, b, is_one_way } => Ok(cut(world, fault, between(world, *a, *b, *is_one_way))),
+        Fault::CutOff(pod) => Ok(cut(world, fault, to_control(world, *pod))),
         Fault::Crash(pod) => crash(world, *pod),
         Fault::Reset { to, after_bytes, times } => {
             *rule = order(world, *to, Effect::ResetAfter(*after_bytes), *times);
@@ -123,9 +123,9 @@ async fn act(
             *rule = order(world, *to, Effect::DelayFirst(*by), *times);
             Ok(0)
         }
-        Fault::Slow { a, b, by } => slow(world, *a, *b, *by),
+        Fault::Slow { a, b, by } => Ok(slow(world, fault, between(world, *a, *b, false), *by)),
         Fault::CaDown => stop_ca(world).await,
-        Fault::CaCutOff => Ok(cut_off_component(world, owned::COMPONENT_CA)),
+        Fault::CaCutOff => Ok(cut(world, fault, to_api(world, owned::COMPONENT_CA))),
         Fault::AnotherCa => {
             world.start_ca().await?;
             Ok(1)
@@ -207,7 +207,7 @@ async fn act(
             Ok(0)
         }
         Fault::DestinationCutOff => {
-            let cut = cut_off_component(world, owned::COMPONENT_DESTINATION);
+            let cut = cut(world, fault, to_api(world, owned::COMPONENT_DESTINATION));
             tokio::time::sleep(super::UNNOTICED).await;
             Ok(cut)
         }
@@ -225,13 +225,16 @@ async fn act(
 
 async fn mend(world: &mut Worldly, fault: &Fault) -> Result<(), String> {
     match fault {
-        Fault::Partition { a, b, .. } => mend_link(world, *a, *b),
-        Fault::CutOff(pod) => mend_off(world, *pod),
+        Fault::Partition { .. } | Fault::CutOff(_) | Fault::CaCutOff | Fault::DestinationCutOff => {
+            let links = links_of(world, fault);
+            links.into_iter().for_each(|(a, b)| world.stage.wire.mend(a, b));
+        }
+        Fault::Slow { .. } => {
+            let links = links_of(world, fault);
+            links.into_iter().for_each(|(a, b)| world.stage.wire.slow(a, b, Duration::ZERO));
+        }
         Fault::Crash(pod) => revive(world, *pod).await?,
-        Fault::Slow { a, b, .. } => drop(slow(world, *a, *b, Duration::ZERO)?),
         Fault::CaDown | Fault::NoBundle(_) | Fault::OldBundle(_) => world.start_ca().await?,
-        Fault::CaCutOff => mend_off_component(world, owned::COMPONENT_CA),
-        Fault::DestinationCutOff => mend_off_component(world, owned::COMPONENT_DESTINATION),
         Fault::Secret { of, damage } => {
             if *damage == Damage::WrongRoot {
                 secrets::remove(&world.stage.mesh, &identified(world, *of)).await?;
@@ -263,19 +266,32 @@ fn order(world: &Worldly, to: Pod, effect: Effect, times: u32) -> Option<usize> 
     Some(world.stage.wire.order(Scope { to, ..Scope::default() }, effect, times))
 }
 
-fn cut(world: &Worldly, a: Pod, b: Pod, is_one_way: bool) -> Result<u64, String> {
-    let (Some(a), Some(b)) = (world.ip(a), world.ip(b)) else { return Ok(0) };
-    world.stage.wire.cut(a, b);
-    if !is_one_way {
-        world.stage.wire.cut(b, a);
-    }
-    Ok(1)
+/// Lets nothing pass from one of each pair of addresses to the other; whether there are any.
+fn cut(world: &mut Worldly, fault: &Fault, links: Links) -> u64 {
+    links.iter().for_each(|(a, b)| world.stage.wire.cut(*a, *b));
+    remember(world, fault, links)
 }
 
-fn mend_link(world: &Worldly, a: Pod, b: Pod) {
-    let (Some(a), Some(b)) = (world.ip(a), world.ip(b)) else { return };
-    world.stage.wire.mend(a, b);
-    world.stage.wire.mend(b, a);
+fn slow(world: &mut Worldly, fault: &Fault, links: Links, by: Duration) -> u64 {
+    links.iter().for_each(|(a, b)| world.stage.wire.slow(*a, *b, by));
+    remember(world, fault, links)
+}
+
+fn remember(world: &mut Worldly, fault: &Fault, links: Links) -> u64 {
+    let is_any = !links.is_empty();
+    world.broken.push((fault.clone(), links));
+    u64::from(is_any)
+}
+
+/// The links that a fault broke, whoever is at their ends by now.
+fn links_of(world: &mut Worldly, fault: &Fault) -> Links {
+    let at = world.broken.iter().position(|(broken, _)| broken == fault);
+    at.map(|at| world.broken.remove(at).1).unwrap_or_default()
+}
+
+fn between(world: &Worldly, a: Pod, b: Pod, is_one_way: bool) -> Links {
+    let (Some(a), Some(b)) = (world.ip(a), world.ip(b)) else { return Links::new() };
+    if is_one_way { vec![(a, b)] } else { vec![(a, b), (b, a)] }
 }
 
 fn control_ips(world: &Worldly) -> Vec<IpAddr> {
@@ -285,46 +301,15 @@ fn control_ips(world: &Worldly) -> Vec<IpAddr> {
     ips.chain([mesh.api_addr().ip()]).collect()
 }
 
-fn cut_off(world: &Worldly, pod: Pod) -> Result<u64, String> {
-    let Some(ip) = world.ip(pod) else { return Ok(0) };
-    for control in control_ips(world) {
-        world.stage.wire.cut(ip, control);
-        world.stage.wire.cut(control, ip);
-    }
-    Ok(1)
+fn to_control(world: &Worldly, pod: Pod) -> Links {
+    let Some(ip) = world.ip(pod) else { return Links::new() };
+    control_ips(world).into_iter().flat_map(|control| [(ip, control), (control, ip)]).collect()
 }
 
-fn mend_off(world: &Worldly, pod: Pod) {
-    let Some(ip) = world.ip(pod) else { return };
-    for control in control_ips(world) {
-        world.stage.wire.mend(ip, control);
-        world.stage.wire.mend(control, ip);
-    }
-}
-
-/// Cuts the replicas of a component of the control plane off from the API server; how many.
-fn cut_off_component(world: &Worldly, component: &str) -> u64 {
+/// Between the replicas of a component of the control plane and the API server.
+fn to_api(world: &Worldly, component: &str) -> Links {
     let (replicas, api) = (world.stage.mesh.component_ips(component), world.stage.mesh.api_addr().ip());
-    for replica in &replicas {
-        world.stage.wire.cut(*replica, api);
-        world.stage.wire.cut(api, *replica);
-    }
-    count(replicas.len())
-}
-
-fn mend_off_component(world: &Worldly, component: &str) {
-    let api = world.stage.mesh.api_addr().ip();
-    for replica in world.stage.mesh.component_ips(component) {
-        world.stage.wire.mend(replica, api);
-        world.stage.wire.mend(api, replica);
-    }
-}
-
-fn slow(world: &Worldly, a: Pod, b: Pod, by: Duration) -> Result<u64, String> {
-    let (Some(a), Some(b)) = (world.ip(a), world.ip(b)) else { return Ok(0) };
-    world.stage.wire.slow(a, b, by);
-    world.stage.wire.slow(b, a, by);
-    Ok(1)
+    replicas.into_iter().flat_map(|replica| [(replica, api), (api, replica)]).collect()
 }
 
 /// Replaces a certificate by another one while handshakes last longer than that takes.

@@ -50,9 +50,9 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
     Ok(summary.proves_enough() && summary.failing.is_empty() && hung.is_empty())
 }
 
-/// A world has two threads, with Conduit and without.
+/// A world has two threads, and the one without Conduit is soon done.
 fn default_jobs() -> usize {
-    thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn progress(run: u64, of: u64) {

@@ -47,6 +47,8 @@ pub(super) struct Route {
     /// Where to go when nothing better is known.
     fallback: Option<SocketAddr>,
     tried: Vec<SocketAddr>,
+    /// How often Kubernetes has chosen somebody who refused.
+    refused: usize,
     /// Which part of many endpoints is this connection's.
     share: u64,
 }
@@ -70,6 +72,12 @@ impl Route {
     pub(super) fn failed(&mut self, remote: &Remote, since: Instant, draw: u64) -> bool {
         if let Remote::Endpoint(endpoint) = remote {
             endpoint.load.connect_failed(Instant::now(), since.elapsed(), draw);
+        }
+        if self.is_chosen_by_kubernetes(remote) && since.elapsed() < PATIENCE_IN_DOUBT {
+            self.refused += 1;
+            if self.refused < MAX_TRIES {
+                return true;
+            }
         }
         self.leave_out(remote);
         self.tried.len() <= MAX_TRIES
@@ -115,6 +123,13 @@ impl Route {
                 doubted().or_else(endpoint).or_else(|| address(why, &endpoints.labels))
             }
         }
+    }
+
+    /// Whether Kubernetes sends a connection to `remote` to one of several, to another one each time: it does not know yet that
+    /// one of them is gone, either.
+    fn is_chosen_by_kubernetes(&self, remote: &Remote) -> bool {
+        let Resolution::Known(endpoints) = &self.resolution else { return false };
+        matches!(remote, Remote::Address { addr, .. } if endpoints.list.len() > 1 && endpoints.at(*addr).is_none())
     }
 
     /// Whether Kubernetes may know better than these endpoints: the service does not stand by them, and the original destination
@@ -204,7 +219,7 @@ impl Outbound {
             (None, Resolution::Known(_)) => None,
             (None, _) => self.look_up(authority).await,
         };
-        Route { resolution, fallback, tried: Vec::new(), share: connection.share }
+        Route { resolution, fallback, tried: Vec::new(), refused: 0, share: connection.share }
     }
 
     async fn known(&self, target: Target) -> watch::Receiver<Resolution> {
@@ -283,7 +298,7 @@ mod tests {
     fn chosen(list: Vec<Arc<Endpoint>>, share: u64) -> BTreeSet<SocketAddr> {
         let endpoints = Endpoints { list, ..Endpoints::default() };
         let resolution = Resolution::Known(Arc::new(endpoints));
-        let route = Route { resolution, fallback: None, tried: Vec::new(), share };
+        let route = Route { resolution, fallback: None, tried: Vec::new(), refused: 0, share };
         let draw = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (0..20_000).filter_map(|number| Some(route.choose(draw(number))?.addr())).collect()
     }
@@ -292,7 +307,7 @@ mod tests {
 
     fn to_service(list: Vec<Arc<Endpoint>>, doubted: bool) -> Route {
         let resolution = Resolution::Known(Arc::new(Endpoints { list, doubted, ..Endpoints::default() }));
-        Route { resolution, fallback: Some(SERVICE.into()), tried: Vec::new(), share: 0 }
+        Route { resolution, fallback: Some(SERVICE.into()), tried: Vec::new(), refused: 0, share: 0 }
     }
 
     #[tokio::test(start_paused = true)]
@@ -332,10 +347,27 @@ mod tests {
                 assert!(matches!(remote, Remote::Endpoint(_)), "{remote:?}");
                 assert!(route.failed(&remote, Instant::now(), 0));
             }
-            let last = route.choose(0).unwrap();
-            assert!(matches!(last, Remote::Address { why: Why::NoDiscovery, .. }), "{last:?}");
-            assert!(!route.failed(&last, Instant::now(), 0) || route.choose(0).is_none());
+            let chosen = if endpoints > 1 { MAX_TRIES } else { 1 };
+            for number in 1..=chosen {
+                let last = route.choose(0).unwrap();
+                assert!(matches!(last, Remote::Address { why: Why::NoDiscovery, .. }), "{number}: {last:?}");
+                let goes_on = route.failed(&last, Instant::now(), 0);
+                assert!(goes_on || number == chosen);
+            }
+            assert!(route.choose(0).is_none());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kubernetes_is_not_asked_again_for_somebody_who_is_silent() {
+        let mut route = to_service((0..3).map(endpoint).collect(), true);
+        let endpoint = route.choose(0).unwrap();
+        assert!(route.failed(&endpoint, Instant::now(), 0));
+        let service = route.choose(0).unwrap();
+        let since = Instant::now();
+        tokio::time::advance(PATIENCE_IN_DOUBT).await;
+        assert!(route.failed(&service, since, 0));
+        assert!(matches!(route.choose(0).unwrap(), Remote::Endpoint(_)));
     }
 
     // Paused, so that all cost the same.
