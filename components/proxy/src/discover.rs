@@ -147,9 +147,7 @@ impl Discover {
         }
         resolution
     }
-}
 
-impl Discover {
     /// Returns when the destination service says that the application of the pod with this uid has ended; never without
     /// such a service.
     pub(crate) async fn application_ended(&self, pod_uid: String) {
