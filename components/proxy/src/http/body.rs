@@ -247,6 +247,8 @@ impl http_body::Body for Body {
                         record.exchange.data(data.remaining());
                     } else if let Some(trailers) = frame.trailers_ref() {
                         record.exchange.trailers(trailers);
+                        // Nothing comes behind them, and over HTTP/1 nobody asks whether something does.
+                        self.record.take().into_iter().for_each(Record::complete);
                     }
                 }
                 Some(Err(error)) => {
