@@ -4,18 +4,25 @@
 //! a proxy: what the application at either end believes about its connections stays true. Only when an HTTP/1 client
 //! leaves, its upstream connection is offered to others ([`Pool`]), and only for a moment: a server that is about to
 //! close an idle connection must not meet a new client's first request, which could not be sent again.
+//!
+//! Where the client chose its server itself, as that of a headless Service does, it has to hear that the server has gone: it
+//! would ask another one then, and could not after it has sent the next request ([`Lanes::has_left`]).
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::Context,
     time::Duration,
 };
 
 use conduit_identity::{Clock, UnixTime};
+use futures::task::AtomicWaker;
 use indexmap::{Equivalent, IndexMap};
 use parking_lot::Mutex;
 use tokio::{
@@ -197,6 +204,11 @@ pub(crate) struct Lanes {
     room: AtomicUsize,
     http1: Mutex<Vec<Lane>>,
     http2: Mutex<Vec<(Key, Arc<OnceCell<Shared>>)>>,
+    /// The last request went to the server that the client chose itself.
+    is_chosen: AtomicBool,
+    /// Since then a server has ended its connection.
+    has_left: AtomicBool,
+    waits: AtomicWaker,
 }
 
 #[derive(Debug)]
@@ -210,7 +222,54 @@ impl Lanes {
     /// No connections yet. One that is idle for `idle_for` is not used again.
     pub(crate) fn new(pool: Pool, idle_for: Duration) -> Self {
         let room = AtomicUsize::new(LANES_MIN);
-        Self { pool, idle_for, room, http1: Mutex::default(), http2: Mutex::default() }
+        Self {
+            pool,
+            idle_for,
+            room,
+            http1: Mutex::default(),
+            http2: Mutex::default(),
+            is_chosen: AtomicBool::default(),
+            has_left: AtomicBool::default(),
+            waits: AtomicWaker::new(),
+        }
+    }
+
+    /// A server is about to be asked, which the client chose itself or did not.
+    pub(crate) fn ask(&self, is_chosen: bool) {
+        self.is_chosen.store(is_chosen, SeqCst);
+        if self.has_left.swap(false, SeqCst) {
+            self.waits.wake();
+        }
+    }
+
+    /// Whether the last request went to a server that the client chose itself.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.is_chosen.load(SeqCst)
+    }
+
+    /// Whether the server that the client chose itself has ended its connection, and was not asked again. Only one task is woken
+    /// when that changes.
+    pub(crate) fn has_left(&self, cx: &Context<'_>) -> bool {
+        self.waits.register(cx.waker());
+        self.is_chosen() && self.has_left.load(SeqCst)
+    }
+
+    /// Looks for a connection that its server has ended: one has ended.
+    pub(crate) fn one_ended(&self) {
+        let is_over = |lane: &mut Lane| matches!(&lane.kept, Kept::Awake(idle) if idle.sender.is_closed());
+        let http1 = self.http1.lock().extract_if(.., is_over).count();
+        let is_over = |(_, cell): &mut (Key, Arc<OnceCell<Shared>>)| {
+            cell.get().is_some_and(|shared| shared.sender.is_closed())
+        };
+        let http2 = self.http2.lock().extract_if(.., is_over).count();
+        if http1 + http2 > 0 {
+            self.server_left();
+        }
+    }
+
+    fn server_left(&self) {
+        self.has_left.store(true, SeqCst);
+        self.waits.wake();
     }
 
     /// There are so many endpoints to balance over.
@@ -240,7 +299,11 @@ impl Lanes {
 
     /// Keeps an HTTP/1 connection on which nothing is under way any more.
     pub(crate) fn put(&self, key: Key, idle: Idle) {
-        if idle.sender.is_closed() || idle.control.is_finishing() || key.authority.is_empty() {
+        if idle.sender.is_closed() {
+            self.server_left();
+            return;
+        }
+        if idle.control.is_finishing() || key.authority.is_empty() {
             return;
         }
         let mut own = self.http1.lock();
@@ -273,10 +336,13 @@ impl Lanes {
 
     /// Closes those of the sleeping connections that their servers closed, and has the task woken when another one is.
     pub(crate) fn poll_asleep(&self, cx: &mut Context<'_>) {
-        self.http1.lock().retain_mut(|lane| match &mut lane.kept {
-            Kept::Awake(_) => true,
-            Kept::Asleep(asleep) => asleep.stream.poll_wake(cx).is_pending(),
-        });
+        let mut is_over = |lane: &mut Lane| match &mut lane.kept {
+            Kept::Awake(_) => false,
+            Kept::Asleep(asleep) => asleep.stream.poll_wake(cx).is_ready(),
+        };
+        if self.http1.lock().extract_if(.., &mut is_over).count() > 0 {
+            self.server_left();
+        }
     }
 
     /// The place of the one HTTP/2 connection, which several requests may want to open at once. One that fell back is

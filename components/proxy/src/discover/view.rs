@@ -27,6 +27,13 @@ pub(crate) enum Resolution {
     Known(Arc<Endpoints>),
 }
 
+impl Resolution {
+    /// Whether the destination service says, now, that `addr` is one of the endpoints.
+    pub(crate) fn stands_by(&self, addr: SocketAddr) -> bool {
+        matches!(self, Self::Known(endpoints) if !endpoints.doubted && endpoints.at(addr).is_some())
+    }
+}
+
 /// The endpoints of one target. None of them: the service exists and nothing answers.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {

@@ -132,7 +132,7 @@ impl Activity {
     }
 
     /// Nothing is under way, no request has begun to arrive, and no response is left to be taken.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.under_way.load(Relaxed) == 0 && !self.control.was_read() && !self.control.is_blocked()
     }
 

@@ -96,6 +96,16 @@ pub(crate) fn prepare_response(head: &mut response::Parts, asked: Becomes, tie: 
     granted
 }
 
+/// Whether the server says that it ends its connection with this response.
+pub(crate) fn is_last(headers: &HeaderMap) -> bool {
+    connection_tokens(headers).iter().any(|token| token == "close")
+}
+
+fn connection_tokens(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|token| token.trim().to_ascii_lowercase()).collect()
+}
+
 fn strip(headers: &mut HeaderMap, version: Version, tie: Tie) {
     // Few messages have any of them; the map is searched once for each otherwise.
     headers.remove(KEEP_ALIVE);
@@ -104,13 +114,7 @@ fn strip(headers: &mut HeaderMap, version: Version, tie: Tie) {
         headers.remove(UPGRADE);
         return;
     }
-    let tokens: Vec<String> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|token| token.trim().to_ascii_lowercase())
-        .collect();
+    let tokens = connection_tokens(headers);
     for token in &tokens {
         if let Ok(name) = HeaderName::from_bytes(token.as_bytes())
             && name != TE

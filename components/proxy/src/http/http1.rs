@@ -189,12 +189,17 @@ pub(crate) async fn drive(
     Ok(stream)
 }
 
-/// Drives a connection in a task of its own. The stream that is left is for whoever still holds the receiver; it is
-/// closed otherwise.
-pub(crate) fn spawn(connection: client::Connection<TokioIo<Stream>, Upload>) -> oneshot::Receiver<Stream> {
+/// Drives a connection in a task of its own, and says so when it has stopped being HTTP. The stream that is left is for whoever
+/// still holds the receiver; it is closed otherwise.
+pub(crate) fn spawn(
+    connection: client::Connection<TokioIo<Stream>, Upload>,
+    ended: impl FnOnce() + Send + 'static,
+) -> oneshot::Receiver<Stream> {
     let (give, left) = oneshot::channel();
     tokio::spawn(async move {
-        match drive(connection).await {
+        let driven = drive(connection).await;
+        ended();
+        match driven {
             Ok(stream) => {
                 if let Err(unwanted) = give.send(stream) {
                     close(unwanted).await;

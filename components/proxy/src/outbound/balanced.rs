@@ -3,7 +3,7 @@
 mod way;
 
 use std::{
-    future::pending,
+    future::poll_fn,
     pin::pin,
     sync::Arc,
     task::{Context, Poll},
@@ -67,8 +67,8 @@ async fn serve_http1(
     activity: &Arc<Activity>,
     mut client: Stream,
 ) -> Result<(), hyper::Error> {
-    // The application may be about to use its idle connection: it is told of the end with its next response.
-    let mut ending = pin!(pending());
+    // At a drain the application may be about to use its idle connection: it is told of the end with its next response.
+    let mut ending = pin!(balanced.is_abandoned(|| activity.is_idle()));
     loop {
         // Boxed, so that an idle connection does not hold room for a request.
         let forward = |request| {
@@ -97,10 +97,15 @@ async fn serve_http1(
 }
 
 async fn serve_http2(balanced: &Arc<Balanced>, client: Stream) -> Result<(), hyper::Error> {
-    let drain = balanced.drain.clone();
-    let balanced = balanced.clone();
-    let forward = move |request| balanced.clone().forward(request, None);
-    serving::serve_http2(client, forward, async move { drain.signaled().await }).await
+    let ending = async {
+        tokio::select! {
+            () = balanced.drain.signaled() => {}
+            () = balanced.is_abandoned(|| true) => {}
+        }
+    };
+    let requests = balanced.clone();
+    let forward = move |request| requests.clone().forward(request, None);
+    serving::serve_http2(client, forward, ending).await
 }
 
 impl Balanced {
@@ -116,6 +121,30 @@ impl Balanced {
         let is_http1 = version == Version::Http1;
         let activity = is_http1.then(|| Activity::new(client.control(), timeouts.drowsy));
         (Arc::new(Self { outbound, connection, lanes, activity, drain }), client)
+    }
+
+    /// Waits until the server that the client chose itself is gone, as far as anybody knows, and `may_end` says that the client's
+    /// connection may end. A server may also just close what idles, or its proxy be another one: as long as the destination
+    /// service stands by it, its next connection is not the client's concern.
+    async fn is_abandoned(&self, may_end: impl Fn() -> bool) {
+        let is_over = |has_left: bool| move |cx: &mut Context<'_>| self.lanes.has_left(cx) == has_left;
+        loop {
+            until(is_over(true)).await;
+            let given_up = async {
+                if let (Some(original), Some(known)) = (self.connection.original, self.connection.known.get())
+                {
+                    let mut known = known.clone();
+                    // An error means that nobody tells of it any more.
+                    drop(known.wait_for(|resolution| !resolution.stands_by(original)).await);
+                }
+                until(|_| may_end()).await;
+            };
+            tokio::select! {
+                biased;
+                () = until(is_over(false)) => {}
+                () = given_up => return,
+            }
+        }
     }
 
     /// The connection is not HTTP any more.
@@ -155,8 +184,10 @@ impl Balanced {
                     grpc,
                     declined: None,
                 };
+                // Who chose the server itself is told what the server says of its connection.
+                let is_last = self.lanes.is_chosen() && headers::is_last(response.headers());
                 let mut response = returning.response(response, record);
-                if self.activity.is_some() && self.drain.is_signaled() {
+                if self.activity.is_some() && (is_last || self.drain.is_signaled()) {
                     forward::make_last(&mut response);
                 }
                 Ok(response)
@@ -219,6 +250,7 @@ impl Balanced {
             if let (Some(activity), Some(upstream)) = (&self.activity, way.control()) {
                 activity.sending(upstream);
             }
+            self.lanes.ask(self.connection.original == Some(remote.addr()));
             match way.send(request).await {
                 Ok(response) => {
                     in_flight.inspect_answered();
@@ -255,6 +287,10 @@ fn replayable(
         Some(unsent) => Ok(*unsent),
         None => again.filter(|_| unanswered.is_unprocessed).ok_or(unanswered),
     }
+}
+
+async fn until(mut is_so: impl FnMut(&mut Context<'_>) -> bool) {
+    poll_fn(|cx| if is_so(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 struct Started(Option<InFlight>);

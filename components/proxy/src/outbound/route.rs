@@ -129,7 +129,9 @@ impl Route {
     /// one of them is gone, either.
     fn is_chosen_by_kubernetes(&self, remote: &Remote) -> bool {
         let Resolution::Known(endpoints) = &self.resolution else { return false };
-        matches!(remote, Remote::Address { addr, .. } if endpoints.list.len() > 1 && endpoints.at(*addr).is_none())
+        // What was told of a Service and is doubted may be one endpoint of several.
+        let are_several = endpoints.list.len() > 1 || endpoints.doubted;
+        matches!(remote, Remote::Address { addr, .. } if are_several && endpoints.at(*addr).is_none())
     }
 
     /// Whether Kubernetes may know better than these endpoints: the service does not stand by them, and the original destination
@@ -356,6 +358,17 @@ mod tests {
             }
             assert!(route.choose(0).is_none());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kubernetes_is_asked_again_where_a_doubted_endpoint_may_be_one_of_several() {
+        let mut route = to_service(vec![endpoint(1)], true);
+        for expected in [endpoint(1).addr, SERVICE.into(), SERVICE.into(), SERVICE.into()] {
+            let remote = route.choose(0).unwrap();
+            assert_eq!(remote.addr(), expected);
+            route.failed(&remote, Instant::now(), 0);
+        }
+        assert!(route.choose(0).is_none());
     }
 
     #[tokio::test(start_paused = true)]

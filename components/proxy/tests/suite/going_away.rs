@@ -1,4 +1,5 @@
-//! Servers that go away over HTTP/2: nothing that waits for them hangs, and what they have not looked at may be sent again.
+//! Servers that go away: nothing that waits for them hangs, what they have not looked at may be sent again, and who chose them
+//! itself hears of it.
 
 use bytes::Bytes;
 use h2::{Ping, Reason, client, server};
@@ -7,7 +8,8 @@ use tokio::sync::mpsc;
 
 use crate::support::{
     Pod,
-    frames::{Frames, HEADERS, PING, RST_STREAM},
+    frames::{Frames, GOAWAY, HEADERS, PING, RST_STREAM},
+    identity,
     path::{Mode, Path},
     serve, within,
 };
@@ -138,5 +140,62 @@ async fn a_request_with_a_body_that_no_server_looked_at_is_refused_and_not_faile
                 assert_eq!(reason, Some(Reason::REFUSED_STREAM), "{unseen:?} {content_type} {app}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_client_over_http2_hears_that_the_server_it_chose_is_gone() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path
+            .serve(|client| async move {
+                let mut io = Frames::server(client).await;
+                io.next(HEADERS).await;
+                io.respond(1).await;
+            })
+            .await;
+        let mut io = Frames::client(path.client.connect(app).await).await;
+        io.get(1).await;
+        assert_eq!(io.next(HEADERS).await.stream, 1, "{mode:?}");
+        path.world.destination.tell(app, &[]);
+        io.next(GOAWAY).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_over_http1_hears_that_the_server_it_chose_is_gone() {
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path
+            .serve(|mut client| async move {
+                client.head().await;
+                client.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            })
+            .await;
+        let mut io = path.client.connect(app).await;
+        io.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        assert_eq!(io.head().await, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", "{mode:?}");
+        io.expect("ok").await;
+        path.world.destination.tell(app, &[]);
+        assert!(io.rest().await.unwrap().is_empty(), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_chose_its_server_is_told_which_response_is_the_last() {
+    let path = Path::new(Mode::Tls).await;
+    let app = path
+        .serve(|mut client| async move {
+            client.head().await;
+            client.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
+        })
+        .await;
+    let service = path.world.service("10.96.0.1:80", app);
+    path.world.destination.tell(service, &[(app, Some(&identity("web")))]);
+    for (to, is_last) in [(app, true), (service, false)] {
+        let mut io = path.client.connect(to).await;
+        io.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        assert_eq!(io.head().await.contains("Connection: close"), is_last, "{to}");
+        io.expect("ok").await;
     }
 }

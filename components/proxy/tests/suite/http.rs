@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::support::{
     Client, Pod,
     app::nobody,
+    identity,
     path::{Mode, Path},
     serve,
 };
@@ -142,6 +143,28 @@ async fn trailers_arrive_when_the_client_takes_them() {
         let (_, answer) =
             exchange(&path, "GET / HTTP/1.1\r\nHost: web\r\nTE: trailers\r\n\r\n", response).await;
         assert_eq!(answer.to_ascii_lowercase(), response.to_ascii_lowercase());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_serves_the_next_request_after_trailers() {
+    const RESPONSE: &str = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n";
+    for mode in Mode::ALL {
+        let path = Path::new(mode).await;
+        let app = path
+            .serve(|mut client| async move {
+                while client.next_head().await.is_some() {
+                    client.send(RESPONSE).await;
+                }
+            })
+            .await;
+        let mut io = path.client.connect(app).await;
+        for _ in 0..3 {
+            io.send("GET / HTTP/1.1\r\nHost: web\r\nTE: trailers\r\n\r\n").await;
+            io.head().await;
+            assert!(io.receive(23).await.ends_with(b": 7\r\n\r\n"));
+        }
+        assert_eq!(path.world.wires(app).len(), 1, "{mode:?}");
     }
 }
 
@@ -427,7 +450,9 @@ async fn a_request_is_not_lost_when_the_server_closes_between_two() {
             }
         })
         .await;
-    let mut io = path.client.connect(app).await;
+    let service = path.world.service("10.96.0.1:80", app);
+    path.world.destination.tell(service, &[(app, Some(&identity("web")))]);
+    let mut io = path.client.connect(service).await;
     for _ in 0..50 {
         io.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
         assert_eq!(io.head().await, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");

@@ -97,6 +97,19 @@ async fn a_server_that_closes_a_sleeping_connection_costs_the_client_nothing() {
 }
 
 #[tokio::test]
+async fn a_client_who_chose_a_server_that_is_gone_hears_of_it_while_it_sleeps() {
+    let (world, client, web) = drowsy().await;
+    let app = application(&world, &web).await;
+    let mut io = client.connect(app).await;
+    request(&mut io).await;
+    io.send("GET /last HTTP/1.1\r\nHost: web\r\n\r\n").await;
+    io.expect(OK).await;
+    assert!(io.is_silent(PAUSE).await, "a server may close what idles");
+    world.destination.tell(app, &[]);
+    assert!(io.rest().await.unwrap().is_empty(), "it would ask elsewhere if it knew");
+}
+
+#[tokio::test]
 async fn a_client_that_closes_while_asleep_is_gone_everywhere() {
     let (world, client, web) = drowsy().await;
     let app = application(&world, &web).await;

@@ -121,8 +121,14 @@ impl Balanced {
         let Asleep { mut stream, tls, not_after } = asleep;
         let control = stream.control();
         let (sender, connection) = http1::open(stream).await.map_err(broken)?;
-        let idle = Idle { sender, control, stream: http1::spawn(connection), tls, not_after };
+        let idle = Idle { sender, control, stream: http1::spawn(connection, self.ended()), tls, not_after };
         Ok(Lease { lanes: self.lanes.clone(), key, idle })
+    }
+
+    /// What to do when an upstream connection has ended.
+    fn ended(&self) -> impl FnOnce() + Send + 'static {
+        let lanes = Arc::downgrade(&self.lanes);
+        move || lanes.upgrade().into_iter().for_each(|lanes| lanes.one_ended())
     }
 
     async fn share(
@@ -134,7 +140,7 @@ impl Balanced {
         let Connected { stream, tls, not_after } = self.open(remote, security, patience).await?;
         let ping = matches!(tls, TlsStatus::Mutual { .. }).then_some(self.outbound.config.timeouts.ping);
         let (sender, connection) = forward::open_http2(stream, ping).await.map_err(broken)?;
-        run(connection);
+        run(connection, self.ended());
         Ok(Shared { sender, tls: Arc::new(tls), not_after })
     }
 
@@ -162,9 +168,14 @@ impl Balanced {
 }
 
 /// Runs a connection until it ends: when the peer closes it, or when nobody holds its sender any more.
-fn run(connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) {
+fn run(
+    connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static,
+    ended: impl FnOnce() + Send + 'static,
+) {
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        let result = connection.await;
+        ended();
+        if let Err(error) = result {
             tracing::debug!(%error, "an upstream connection broke");
         }
     });
