@@ -4,13 +4,14 @@
 //! - `tool/replay.rs`: one world; `tool/sweep.rs`: many, side by side; `tool/compare.rs`: one, in two processes
 //! - `tool/speed.rs`: how fast a world goes by
 //! - `tool/shrinking.rs`: how little of a story it takes
-//! - `tool/report.rs`: what is printed
+//! - `tool/report.rs`: what is printed; `tool/log.rs`: what processes log
 //!
 //! Exit codes: 0 when nothing is violated, 1 when something is, 2 for what was asked wrongly.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is the result")]
 
 mod args;
 mod compare;
+mod log;
 mod replay;
 mod report;
 mod shrinking;

@@ -8,6 +8,7 @@ use sim::{
     scenarios::{self, Scenario},
     shrink::{Keep, Stream},
 };
+use tracing_subscriber::filter::Targets;
 
 /// Runs whole meshes on simulated hosts, time and network, and judges them.
 #[derive(Debug, Parser)]
@@ -67,6 +68,9 @@ pub(crate) struct RunArgs {
     /// Prints every pod and every connection
     #[arg(long)]
     pub(crate) details: bool,
+    /// Prints what processes log, such as `info,conduit_proxy=debug`, with simulated time and the host
+    #[arg(long, value_name = "LEVELS")]
+    pub(crate) log: Option<Targets>,
     /// Does not look for the smallest story that violates the same invariant
     #[arg(long)]
     pub(crate) no_shrink: bool,

@@ -5,7 +5,7 @@ use std::{fs, time::Instant};
 use anyhow::Context;
 use sim::{judge::judge, timeline};
 
-use super::{args::RunArgs, report, shrinking};
+use super::{args::RunArgs, log, report, shrinking};
 
 /// Runs it, says what happened, and writes the trace if one is wanted. Whether nothing went wrong.
 ///
@@ -16,6 +16,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let keep = args.story.keep()?;
     let plan = keep.of(&args.story.whole());
     println!("{}", args.story);
+    args.log.as_ref().map_or(Ok(()), log::start)?;
     let begun = Instant::now();
     let judged = judge(&plan, args.trace.is_some());
     let took = begun.elapsed();
