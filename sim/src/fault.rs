@@ -2,7 +2,7 @@
 //!
 //! Each fault is counted: one that never did anything proves nothing, and a scenario whose fault never fired fails.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use conduit_mesh::Sidecar;
 use conduit_runtime::Seed;
@@ -69,6 +69,8 @@ pub enum Fault {
         to: Pod,
         /// After how many bytes, both directions together.
         after_bytes: u64,
+        /// Only the pod's own bytes count: what it answers to has arrived, and its answer is lost.
+        are_answers: bool,
         /// How many connections.
         times: u32,
     },
@@ -268,17 +270,39 @@ const UNNOTICED: Duration = Duration::from_secs(8);
 /// How long a CA waits for a Lease that its predecessor could not give up, and a look at it.
 const LEASE: Duration = Duration::from_secs(18);
 
-/// When nothing of what is broken in `plan` goes on any more. Some faults take their time, and what is to be broken meanwhile
-/// waits for that.
+/// How long it takes at most to mend something.
+const MENDED: Duration = Duration::from_secs(1);
+
+/// What is done to a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Turn {
+    /// It begins.
+    Begin,
+    /// It ends.
+    End {
+        /// How often that was tried.
+        tries: u32,
+    },
+}
+
+/// What is done to the faults of a plan, by their places in it, and when: each in its turn.
+pub(crate) fn turns(faults: &[Planned]) -> BTreeSet<(Duration, Turn, usize)> {
+    let both = |(at, planned): (usize, &Planned)| {
+        [(planned.from, Turn::Begin, at), (planned.until, Turn::End { tries: 0 }, at)]
+    };
+    faults.iter().enumerate().flat_map(both).collect()
+}
+
+/// When nothing of what is broken in `plan` goes on any more. Some faults take their time, and what is to be broken or mended
+/// meanwhile waits for that.
 pub(crate) fn over(plan: &Plan) -> Duration {
-    let mut faults: Vec<&Planned> = plan.faults.iter().collect();
-    faults.sort_by_key(|planned| planned.from);
-    let keeps_lease = faults.iter().any(|planned| planned.fault.keeps_lease());
-    let (mut free, mut over) = (Duration::ZERO, Duration::ZERO);
-    for Planned { from, until, fault } in faults {
-        free = free.max(*from) + fault.takes(plan);
+    let keeps_lease = plan.faults.iter().any(|planned| planned.fault.keeps_lease());
+    let (mut now, mut over) = (Duration::ZERO, Duration::ZERO);
+    for (at, turn, number) in turns(&plan.faults) {
+        let fault = &plan.faults[number].fault;
+        now = now.max(at) + fault.takes(turn, plan);
         let issued = if keeps_lease && fault.wants_certificates() { LEASE } else { Duration::ZERO };
-        over = over.max(free).max(*until + issued);
+        over = over.max(now + issued);
     }
     over
 }
@@ -341,7 +365,10 @@ impl Fault {
             0 => Self::Partition { a: client, b: to, is_one_way: rng.random_bool(0.5) },
             1 => Self::CutOff(plan.draw_meshed_pod(rng)?),
             2 => Self::Crash(to),
-            3 => Self::Reset { to, after_bytes: rng.random_range(1..6_000), times },
+            3 => {
+                let (after_bytes, are_answers) = (rng.random_range(1..6_000), rng.random_bool(0.5));
+                Self::Reset { to, after_bytes, are_answers, times }
+            }
             4 => Self::BlackHole { to, times },
             5 => Self::Slow { a: client, b: to, by: Duration::from_millis(rng.random_range(1..300)) },
             6 => Self::LateHello { to, by: Duration::from_millis(rng.random_range(0..1_000)), times },
@@ -391,8 +418,11 @@ impl Fault {
         })
     }
 
-    /// How long it takes to bring about.
-    fn takes(&self, plan: &Plan) -> Duration {
+    /// How long it takes at most to bring it about, or to mend it, with Conduit and without: so long nothing else is done.
+    pub(crate) fn takes(&self, turn: Turn, plan: &Plan) -> Duration {
+        if turn != Turn::Begin {
+            return if *self == Self::DestinationWrong { MENDED * 2 } else { MENDED };
+        }
         match self {
             Self::Rollout(server) => {
                 let pods = plan.servers.get(*server).map_or(1, |server| server.replicas);

@@ -263,6 +263,8 @@ pub struct WireConnection {
     pub sni: Option<String>,
     /// When the first byte that is no handshake crossed: a TLS record of application data, or any byte of plaintext.
     pub first_application_byte: Option<Duration>,
+    /// When its client had the handshake behind it, if there was one.
+    pub agreed: Option<Duration>,
     /// Bytes from the client, and to it.
     pub bytes: (u64, u64),
     /// Markers of operations seen in the clear, each with the time at which it crossed.

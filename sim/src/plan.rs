@@ -360,28 +360,34 @@ impl Client {
         for (place, server) in servers.iter().enumerate() {
             for protocol in &server.protocols {
                 if rng.random_bool(0.6) {
-                    asks.push(Asks::draw(place, *protocol, rng));
+                    asks.push(Asks::draw(place, server, *protocol, rng));
                 }
             }
         }
         if asks.is_empty() {
             let place = rng.random_range(0..servers.len());
-            asks.push(Asks::draw(place, servers[place].protocols[0], rng));
+            asks.push(Asks::draw(place, &servers[place], servers[place].protocols[0], rng));
         }
         Self { sidecar: sidecar(rng), clock_error_ms: clock_error(rng), asks, ..Self::new(namespace, name) }
     }
 }
 
+/// How long a greeting may be held back because its client may be about to speak TLS.
+const GREETING_HELD: Duration = Duration::from_secs(1);
+
 impl Asks {
-    fn draw(server: usize, protocol: Protocol, rng: &mut StdRng) -> Self {
-        // A greeting is held back for a while when its client may be about to speak TLS; whatever idles from then on must be
-        // closed before the next operation begins.
+    fn draw(place: usize, server: &Server, protocol: Protocol, rng: &mut StdRng) -> Self {
         let shortest = if protocol == Protocol::ServerFirst { 450 } else { 250 };
+        let style = if rng.random_bool(0.5) { Style::Fresh } else { Style::Kept };
+        let period = Duration::from_millis(rng.random_range(shortest..1_200));
+        // Whatever idles after a greeting that was held back must be closed before the next operation begins.
+        let is_held =
+            protocol == Protocol::ServerFirst && style == Style::Kept && server.close_idle.is_some();
         Self {
-            server,
+            server: place,
             protocol,
-            style: if rng.random_bool(0.5) { Style::Fresh } else { Style::Kept },
-            period: Duration::from_millis(rng.random_range(shortest..1_200)),
+            style,
+            period: period + if is_held { GREETING_HELD } else { Duration::ZERO },
             offset: Duration::from_millis(rng.random_range(0..1_000)),
             lengths: 0..=if rng.random_bool(0.2) { 40_000 } else { 1_500 },
         }

@@ -55,6 +55,9 @@ pub struct Sniffed {
     pub sni: Option<String>,
     /// When the first byte that is no handshake crossed, in either direction.
     pub first_application_byte: Option<Duration>,
+    /// When the client had the handshake behind it: the end of its last flight began to cross. What is said from then on may not
+    /// be said again in the clear.
+    pub agreed: Option<Duration>,
     /// Operations seen in the clear, by the time at which each first was.
     pub markers: Vec<(OpId, Duration)>,
 }
@@ -63,10 +66,19 @@ pub struct Sniffed {
 #[derive(Debug, Clone, Default)]
 struct Way {
     records: Records,
-    flight: Flight,
-    application: Option<Duration>,
+    sealed: Sealed,
     /// What may be the beginning of a marker.
     tail: Vec<u8>,
+}
+
+/// The encrypted records of one direction.
+#[derive(Debug, Clone, Default)]
+struct Sealed {
+    flight: Flight,
+    /// When the last record of the flight began.
+    agreed: Option<Duration>,
+    /// When the first one of the application did.
+    application: Option<Duration>,
 }
 
 /// The encrypted part of a handshake.
@@ -105,7 +117,7 @@ impl Sniffer {
             Record::Begins { content, length, at } => {
                 // TLS begins with a handshake.
                 let is_first = !hello.has_begun();
-                client.flight.record(content, length, at, &mut client.application);
+                client.sealed.record(content, length, at);
                 !is_first || content == records::HANDSHAKE
             }
             Record::Payload { content: records::HANDSHAKE, bytes } => hello.feed(bytes),
@@ -134,7 +146,7 @@ impl Sniffer {
         let Self { server, plain, .. } = self;
         let whole = server.records.feed(bytes, at, |part| {
             if let Record::Begins { content, length, at } = part {
-                server.flight.record(content, length, at, &mut server.application);
+                server.sealed.record(content, length, at);
             }
             true
         });
@@ -144,7 +156,7 @@ impl Sniffer {
     /// What is known by now; more may cross afterwards.
     pub fn finish(&self) -> Sniffed {
         let sni = self.hello.name();
-        let application = [self.client.application, self.server.application, self.plain];
+        let application = [self.client.sealed.application, self.server.sealed.application, self.plain];
         let first_application_byte = application.into_iter().flatten().min();
         let mut markers: Vec<_> = self.markers.iter().map(|(id, at)| (*id, *at)).collect();
         markers.sort_by_key(|(id, at)| (*at, *id));
@@ -152,6 +164,7 @@ impl Sniffer {
             kind: self.kind(sni.as_deref(), first_application_byte),
             sni,
             first_application_byte,
+            agreed: self.client.sealed.agreed,
             markers,
         }
     }
@@ -188,18 +201,21 @@ impl Sniffer {
     }
 }
 
-impl Flight {
-    /// A record begins. Notes in `application` when it is the first of application data.
-    fn record(&mut self, content: u8, length: usize, at: Duration, application: &mut Option<Duration>) {
+impl Sealed {
+    /// A record begins.
+    fn record(&mut self, content: u8, length: usize, at: Duration) {
         if content != records::APPLICATION_DATA
-            || (length == records::SEALED_ALERT && *self != Self::Continues)
+            || (length == records::SEALED_ALERT && self.flight != Flight::Continues)
         {
             return;
         }
-        if *self == Self::Over {
-            application.get_or_insert(at);
+        if self.flight == Flight::Over {
+            self.application.get_or_insert(at);
+        } else if length == records::SEALED_FULL {
+            self.flight = Flight::Continues;
         } else {
-            *self = if length == records::SEALED_FULL { Self::Continues } else { Self::Over };
+            self.flight = Flight::Over;
+            self.agreed = Some(at);
         }
     }
 }

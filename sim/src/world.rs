@@ -15,7 +15,7 @@ use conduit_runtime::{Seed, drain};
 use tokio::time::sleep;
 
 use crate::{
-    fault::{Actor, Fault, Impostor, Planned, Pod, Workload},
+    fault::{self, Actor, Fault, Impostor, Planned, Pod, Turn, Workload},
     history::{Reading, Run, StatRow, TapEvent},
     plan::{BEGIN, Client, DEADLINE, Plan, Server},
     probe::Probe,
@@ -36,13 +36,6 @@ const STAT_WINDOW: Duration = Duration::from_secs(60);
 
 /// How long `tap` is listened to, and until when: the end of operations.
 const TAPPED: Duration = Duration::from_secs(4);
-
-/// What is done to a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
-    Begin,
-    End { tries: u32 },
-}
 
 /// From one address to another, each.
 pub(crate) type Links = Vec<(IpAddr, IpAddr)>;
@@ -245,15 +238,13 @@ impl Worldly {
             self.recorder.clock_from_the_start(workload, clock.error_ms());
         }
         let faults: Vec<Planned> = self.plan.faults.clone();
-        let mut moments: BTreeSet<(Duration, Turn, usize)> = BTreeSet::new();
-        for (at, planned) in faults.iter().enumerate() {
-            moments.insert((planned.from, Turn::Begin, at));
-            moments.insert((planned.until, Turn::End { tries: 0 }, at));
-        }
+        let mut moments = fault::turns(&faults);
         let mut begun: BTreeMap<usize, usize> = BTreeMap::new();
         while let Some((at, turn, number)) = moments.pop_first() {
             sleep(at.saturating_sub(elapsed())).await;
             let fault = &faults[number].fault;
+            // What comes next comes at the same moment with Conduit and without.
+            let over = elapsed() + fault.takes(turn, &self.plan);
             match turn {
                 Turn::Begin => drop(begun.insert(number, actor.begin(self, fault).await?)),
                 Turn::End { tries } => {
@@ -268,6 +259,7 @@ impl Worldly {
                     }
                 }
             }
+            sleep(over.saturating_sub(elapsed())).await;
         }
         sleep((self.plan.until - TAPPED).saturating_sub(elapsed())).await;
         self.taps = self.tap().await;

@@ -65,6 +65,7 @@ pub(crate) fn mesh(id: u64, opened: u64) -> WireConnection {
         kind: WireKind::Mesh,
         sni: Some(name("api")),
         first_application_byte: Some(ms(opened + 5)),
+        agreed: None,
         bytes: (5_000, 5_000),
         markers: Vec::new(),
         broken_by_fault: None,

@@ -2,7 +2,7 @@
 //!
 //! The run without Conduit has the same clients, deadlines and faults. An operation is compared when it had time to spare
 //! there, and met nothing here or there that nobody can hide: a connection that a fault broke after bytes of an
-//! application were on it (simulated TCP never sends anything again), or a proxy that did not run.
+//! application were on it or TLS was agreed on (simulated TCP never sends anything again), or a proxy that did not run.
 
 use std::time::Duration;
 
@@ -151,8 +151,9 @@ impl<'a> Obstacles<'a> {
         let lost_bytes = |connection: &&WireConnection| {
             // Whatever crosses is the application's where no handshake of the mesh does, and may be silence.
             let is_the_applications = matches!(connection.kind, WireKind::AppTls | WireKind::Silent);
-            let first =
-                connection.first_application_byte.or(is_the_applications.then_some(connection.opened));
+            // No proxy says in the clear what it began to say over TLS.
+            let told = connection.first_application_byte.or(connection.agreed);
+            let first = told.or(is_the_applications.then_some(connection.opened));
             let broken = connection.broken_by_fault;
             // One that was broken from the beginning swallowed everything.
             let swallows = broken == Some(connection.opened);
@@ -274,7 +275,14 @@ mod tests {
             assert_eq!(checked(&run, &baseline()), [], "{kind:?}");
         }
         let broken = run.wire.last_mut().unwrap();
-        (broken.kind, broken.first_application_byte) = (WireKind::Plaintext, Some(ms(33_005)));
+        (broken.kind, broken.agreed) = (WireKind::Handshake, Some(ms(33_015)));
+        assert_eq!(checked(&run, &baseline()), [], "the client has said its last word of the handshake");
+        let broken = run.wire.last_mut().unwrap();
+        broken.agreed = Some(ms(33_016));
+        assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+        let broken = run.wire.last_mut().unwrap();
+        (broken.kind, broken.agreed) = (WireKind::Plaintext, None);
+        broken.first_application_byte = Some(ms(33_005));
 
         let spoil: [fn(&mut WireConnection); 7] = [
             |broken| broken.whole_since = Some(ms(32_999)),

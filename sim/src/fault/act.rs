@@ -106,8 +106,9 @@ async fn act(
         Fault::Partition { a, b, is_one_way } => Ok(cut(world, fault, between(world, *a, *b, *is_one_way))),
         Fault::CutOff(pod) => Ok(cut(world, fault, to_control(world, *pod))),
         Fault::Crash(pod) => crash(world, *pod),
-        Fault::Reset { to, after_bytes, times } => {
-            *rule = order(world, *to, Effect::ResetAfter(*after_bytes), *times);
+        Fault::Reset { to, after_bytes, are_answers, times } => {
+            let effect = if *are_answers { Effect::ResetAfterAnswers } else { Effect::ResetAfter };
+            *rule = order(world, *to, effect(*after_bytes), *times);
             Ok(0)
         }
         Fault::BlackHole { to, times } => {
@@ -407,11 +408,17 @@ async fn roll_out(world: &mut Worldly, server: usize) -> Result<u64, String> {
             replaced += 1;
         }
         tokio::time::sleep(GONE).await;
-        if let Some(ip) = ip.filter(|ip| !world.stage.mesh.pods().iter().any(|pod| pod.ip() == *ip)) {
+        if let Some(ip) = ip.filter(|ip| !is_taken(world, *ip)) {
             world.stage.machines.give_back(ip);
         }
     }
     Ok(replaced)
+}
+
+/// Whether somebody is at an address: a pod, or one who stands in for it.
+fn is_taken(world: &Worldly, ip: IpAddr) -> bool {
+    world.stage.mesh.pods().iter().any(|pod| pod.ip() == ip)
+        || world.impostors.values().any(|impostor| impostor.ip == ip)
 }
 
 async fn take_over(world: &mut Worldly, from: usize, to: usize) -> Result<u64, String> {
@@ -426,7 +433,7 @@ async fn take_over(world: &mut Worldly, from: usize, to: usize) -> Result<u64, S
     world.stage.mesh.stop_pod(name, Duration::ZERO).await.map_err(told)?;
     // Its processes are gone when their host has had a turn.
     tokio::time::sleep(GONE).await;
-    if let Some(ip) = ip {
+    if let Some(ip) = ip.filter(|ip| !is_taken(world, *ip)) {
         world.stage.machines.give_back(ip);
     }
     world.start_server(to, 1).await?;

@@ -39,6 +39,7 @@ const MAX_HEARD: usize = 1 << 16;
 pub(crate) struct Impostor {
     /// Whose place it has.
     pod: String,
+    pub(super) ip: IpAddr,
     _listening: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -60,19 +61,22 @@ pub(super) async fn begin(world: &mut Worldly, of: usize, shows: Shown) -> Resul
         let accepting = accept(listener, ip, protocol, certificate.clone(), world.context.clone());
         listening.push(AbortOnDropHandle::new(tokio::spawn(accepting)));
     }
-    world.impostors.insert(of, Impostor { pod: name, _listening: listening });
+    world.impostors.insert(of, Impostor { pod: name, ip, _listening: listening });
     Ok(u64::from(certificate.is_some() || !world.has_conduit))
 }
 
 /// Gives the place back to the pod.
 pub(super) async fn end(world: &mut Worldly, of: usize) -> Result<(), String> {
     let Some(impostor) = world.impostors.remove(&of) else { return Ok(()) };
-    let pod = impostor.pod.clone();
+    let (pod, ip) = (impostor.pod.clone(), impostor.ip);
     drop(impostor);
     tokio::time::sleep(GONE).await;
     match world.stage.mesh.revive_pod(&pod).await {
-        // It was replaced meanwhile.
-        Err(conduit_mesh::Error::NoSuchPod { .. }) => Ok(()),
+        // It was replaced meanwhile, and nobody else could have the address.
+        Err(conduit_mesh::Error::NoSuchPod { .. }) => {
+            world.stage.machines.give_back(ip);
+            Ok(())
+        }
         revived => revived.map_err(told),
     }
 }

@@ -80,6 +80,23 @@ pub(super) const ALL: &[Scenario] = &[
         shows: &[Shows::Plaintext(22, 29), Shows::Says("outbound no_discovery"), Shows::SettlesInTls],
     },
     Scenario {
+        name: "chosen-pod-replaced-unseen",
+        about: "while there is no destination service a pod is replaced whose clients chose it themselves and keep their \
+                connections to it: they hear that it has gone, and ask another one",
+        plan: |seed| {
+            let protocols = [Protocol::Http1, Protocol::Http2, Protocol::Grpc];
+            let mut plan = Plan::quiet(seed).fault(s(13), s(30), Fault::DestinationDown);
+            plan.servers[0] =
+                Server { is_headless: true, ..Server::new("shop", "server", &protocols).replicas(2) };
+            plan.clients[0] =
+                protocols.into_iter().fold(Client::new("shop", "client"), |client, protocol| {
+                    client.asks(0, protocol, Style::Kept)
+                });
+            plan.fault(s(15), s(16), Fault::Rollout(0))
+        },
+        shows: &[Shows::Says("outbound no_discovery"), Shows::Says("outbound true")],
+    },
+    Scenario {
         name: "server-replaced-behind-its-back",
         about: "the destination service is cut off from the API server, silently, and a server's only pod is replaced: it says \
                 that it does not follow the cluster, and requests follow Kubernetes",

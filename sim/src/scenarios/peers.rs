@@ -163,7 +163,31 @@ pub(super) const ALL: &[Scenario] = &[
         name: "connections-reset",
         about: "connections are reset after some bytes, whatever they carry: a fault of the network, not of TLS",
         plan: |seed| {
-            Plan::quiet(seed).fault(s(14), s(20), Fault::Reset { to: PEER, after_bytes: 600, times: 6 })
+            Plan::quiet(seed).fault(
+                s(14),
+                s(20),
+                Fault::Reset { to: PEER, after_bytes: 600, are_answers: false, times: 6 },
+            )
+        },
+        shows: &[Shows::SettlesInTls],
+    },
+    Scenario {
+        name: "answers-lost",
+        about: "connections are reset while their servers answer: what was asked has arrived, and is not asked again",
+        plan: |seed| {
+            let protocols = [Protocol::Http1, Protocol::Http2, Protocol::Grpc];
+            let mut plan = Plan::quiet(seed);
+            plan.servers = vec![Server::new("shop", "server", &protocols)];
+            plan.clients =
+                vec![protocols.into_iter().fold(Client::new("shop", "client"), |client, protocol| {
+                    client.asks(0, protocol, Style::Fresh).asks(0, protocol, Style::Kept)
+                })];
+            // A handshake has 2,300 bytes of a server.
+            plan.fault(
+                s(14),
+                s(20),
+                Fault::Reset { to: PEER, after_bytes: 2_500, are_answers: true, times: 60 },
+            )
         },
         shows: &[Shows::SettlesInTls],
     },

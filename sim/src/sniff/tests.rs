@@ -77,6 +77,8 @@ fn a_probe_that_says_goodbye_at_once_is_a_handshake() {
         let sniffed = sniff(&recording);
         assert_eq!((sniffed.kind, sniffed.first_application_byte), (WireKind::Handshake, None));
         assert_eq!(sniffed.sni.as_deref(), Some(identity().as_str()));
+        let goodbye = recording.iter().rposition(|(sender, _)| *sender == Sender::Client).unwrap();
+        assert!(sniffed.agreed.is_some_and(|agreed| agreed < ms(goodbye as u64)), "{sniffed:?}");
     }
 }
 
@@ -86,7 +88,7 @@ fn a_handshake_that_the_client_ends_for_a_wrong_name_is_a_handshake() {
     assert!(wrong.belongs_to(&ControlPlane::default()));
     let sniffed = sniff(&conversation(&deterministic(), &wrong, Said::Words(b"op-1-1-1."), Said::Nothing));
     assert_eq!((sniffed.kind, sniffed.first_application_byte), (WireKind::Handshake, None));
-    assert_eq!(sniffed.sni.as_deref(), Some(wrong.as_str()));
+    assert_eq!((sniffed.sni.as_deref(), sniffed.agreed), (Some(wrong.as_str()), None));
 }
 
 #[test]

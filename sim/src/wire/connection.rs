@@ -80,7 +80,10 @@ pub(super) struct Connection {
     pub(super) server: SocketAddr,
     pub(super) fate: Option<Fate>,
     ends: [End; 2],
+    /// Bytes of both directions.
     pub(super) carried: u64,
+    /// Bytes of the server.
+    pub(super) answered: u64,
     /// Nothing arrives at either end any more.
     pub(super) is_stalled: bool,
 }
@@ -88,7 +91,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(client: SocketAddr, server: SocketAddr, fate: Option<Fate>) -> Self {
         let ends = [End::default(), End::default()];
-        Self { client, server, fate, ends, carried: 0, is_stalled: false }
+        Self { client, server, fate, ends, carried: 0, answered: 0, is_stalled: false }
     }
 
     pub(super) fn address(&self, side: Side) -> SocketAddr {
@@ -166,6 +169,7 @@ impl Connection {
     pub(super) fn send(&mut self, side: Side, at: Duration, what: What) {
         if let What::Data(bytes) = &what {
             self.carried += bytes.len() as u64;
+            self.answered += if side == Side::Server { bytes.len() as u64 } else { 0 };
         } else {
             self.end(side).has_shut_down = true;
         }

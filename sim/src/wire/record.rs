@@ -88,6 +88,7 @@ impl Record {
             kind: sniffed.kind,
             sni: sniffed.sni,
             first_application_byte: sniffed.first_application_byte,
+            agreed: sniffed.agreed,
             bytes: self.bytes,
             markers: sniffed.markers,
             broken_by_fault: self.broken,

@@ -7,6 +7,8 @@ use std::{net::IpAddr, time::Duration};
 pub enum Effect {
     /// It is reset at both ends once it has carried so many bytes, both directions together.
     ResetAfter(u64),
+    /// It is reset at both ends once it has carried so many bytes of the server.
+    ResetAfterAnswers(u64),
     /// It is accepted, and nothing that is sent on it arrives anywhere.
     Swallow,
     /// What the client says first arrives so much later.

@@ -195,9 +195,10 @@ impl State {
     fn break_at_its_byte(&mut self, id: u64, now: Duration, wakers: &mut Wakers) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let is_of_the_mesh = || self.records.get(&id).is_some_and(Record::is_of_the_mesh);
-        let carried = connection.carried;
+        let (carried, answered) = (connection.carried, connection.answered);
         let stalls = match connection.fate.map(|fate| fate.effect) {
             Some(Effect::ResetAfter(limit)) if carried >= limit => false,
+            Some(Effect::ResetAfterAnswers(limit)) if answered >= limit => false,
             Some(Effect::ResetMeshAfter(limit)) if carried >= limit && is_of_the_mesh() => false,
             Some(Effect::StallMeshAfter(limit))
                 if carried >= limit && !connection.is_stalled && is_of_the_mesh() =>
