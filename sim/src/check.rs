@@ -75,6 +75,9 @@ impl fmt::Display for Violation {
     }
 }
 
+/// The longest that servers of worlds take to greet.
+pub(crate) const GREETING: Duration = Duration::from_millis(400);
+
 /// What is promised, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -82,6 +85,10 @@ pub struct Limits {
     pub spare: Duration,
     /// What the first connection to a broken peer may cost an operation.
     pub first_connection: Duration,
+    /// How long a server takes that speaks first: where a proxy was started again, a client needs a new connection.
+    pub greeting: Duration,
+    /// How long a greeting may be held back for a client whose handshake was swallowed before.
+    pub held: Duration,
     /// What Conduit may cost an operation when all is well, for 99 in 100. Simulated hosts move in steps of a millisecond, and
     /// each hop to and from a proxy takes some: this is about round trips, not about how fast the code is.
     pub settled_p99: Duration,
@@ -97,6 +104,8 @@ impl Default for Limits {
         Self {
             spare: Duration::from_secs(2),
             first_connection: Duration::from_millis(1_500),
+            greeting: GREETING,
+            held: Duration::from_secs(1),
             settled_p99: Duration::from_millis(250),
             settle: Duration::from_secs(20),
             compared_percent: 50,

@@ -264,6 +264,10 @@ impl fmt::Display for Planned {
 
 /// How long a pod takes that is replaced: the new one's start, and the old one's grace and end.
 const REPLACED: Duration = Duration::from_secs(11);
+/// How long a sidecar takes that is restarted.
+const RESTARTED: Duration = Duration::from_secs(1);
+/// How long a sidecar that is restarted gently may go on with what is under way, and a pod that is replaced.
+const GENTLY: Duration = Duration::from_secs(5);
 /// How long a destination service takes to notice that it hears nothing of the API server: what is replaced sooner, nobody
 /// could know of.
 const UNNOTICED: Duration = Duration::from_secs(8);
@@ -279,32 +283,36 @@ pub(crate) enum Turn {
     /// It begins.
     Begin,
     /// It ends.
-    End {
-        /// How often that was tried.
-        tries: u32,
-    },
+    End,
 }
 
-/// What is done to the faults of a plan, by their places in it, and when: each in its turn.
-pub(crate) fn turns(faults: &[Planned]) -> BTreeSet<(Duration, Turn, usize)> {
-    let both = |(at, planned): (usize, &Planned)| {
-        [(planned.from, Turn::Begin, at), (planned.until, Turn::End { tries: 0 }, at)]
-    };
-    faults.iter().enumerate().flat_map(both).collect()
+/// What is done to the faults of a plan, by their places in it, and when: one after the other, each with the time that it takes,
+/// with Conduit or without. What has to wait lasts as long as it was planned to.
+pub(crate) fn turns(plan: &Plan) -> Vec<(Duration, Turn, usize)> {
+    let begins = plan.faults.iter().enumerate().map(|(number, planned)| (planned.from, Turn::Begin, number));
+    let mut waiting: BTreeSet<(Duration, Turn, usize)> = begins.collect();
+    let (mut turns, mut free) = (Vec::new(), Duration::ZERO);
+    while let Some((at, turn, number)) = waiting.pop_first() {
+        let Planned { from, until, fault } = &plan.faults[number];
+        let at = at.max(free);
+        turns.push((at, turn, number));
+        free = at + fault.takes(turn, plan);
+        if turn == Turn::Begin {
+            waiting.insert((at + until.saturating_sub(*from), Turn::End, number));
+        }
+    }
+    turns
 }
 
-/// When nothing of what is broken in `plan` goes on any more. Some faults take their time, and what is to be broken or mended
-/// meanwhile waits for that.
+/// When nothing of what is broken in `plan` goes on any more.
 pub(crate) fn over(plan: &Plan) -> Duration {
     let keeps_lease = plan.faults.iter().any(|planned| planned.fault.keeps_lease());
-    let (mut now, mut over) = (Duration::ZERO, Duration::ZERO);
-    for (at, turn, number) in turns(&plan.faults) {
+    let ends = turns(plan).into_iter().map(|(at, turn, number)| {
         let fault = &plan.faults[number].fault;
-        now = now.max(at) + fault.takes(turn, plan);
         let issued = if keeps_lease && fault.wants_certificates() { LEASE } else { Duration::ZERO };
-        over = over.max(now + issued);
-    }
-    over
+        at + fault.takes(turn, plan) + issued
+    });
+    ends.max().unwrap_or_default()
 }
 
 impl Planned {
@@ -418,8 +426,8 @@ impl Fault {
         })
     }
 
-    /// How long it takes at most to bring it about, or to mend it, with Conduit and without: so long nothing else is done.
-    pub(crate) fn takes(&self, turn: Turn, plan: &Plan) -> Duration {
+    /// How long it takes at most to bring it about, or to mend it.
+    fn takes(&self, turn: Turn, plan: &Plan) -> Duration {
         if turn != Turn::Begin {
             return if *self == Self::DestinationWrong { MENDED * 2 } else { MENDED };
         }
@@ -428,7 +436,10 @@ impl Fault {
                 let pods = plan.servers.get(*server).map_or(1, |server| server.replicas);
                 REPLACED * u32::try_from(pods).unwrap_or(u32::MAX)
             }
-            Self::Takeover { .. } | Self::ProxyRestart { .. } => REPLACED,
+            Self::Takeover { .. } => REPLACED,
+            Self::ProxyRestart { is_graceful, .. } => {
+                RESTARTED + if *is_graceful { GENTLY } else { Duration::ZERO }
+            }
             Self::StaleLists { .. } => Duration::from_secs(2),
             Self::Renewals(_) => Duration::from_secs(4),
             Self::DestinationWrong | Self::DestinationForgets { .. } => Duration::from_secs(1),

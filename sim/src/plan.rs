@@ -8,6 +8,7 @@ use conduit_runtime::Seed;
 use rand::{RngExt, rngs::StdRng};
 
 use crate::{
+    check::GREETING,
     fault::{Fault, Planned, Pod, Workload, over},
     history::Protocol,
     workload::Style,
@@ -309,7 +310,8 @@ impl Server {
         let namespace = NAMESPACES[rng.random_range(0..NAMESPACES.len())];
         let protocols: Vec<Protocol> = Protocol::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect();
         let protocols = if protocols.is_empty() { vec![Protocol::Http1] } else { protocols };
-        let delay = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..400) };
+        let longest = u64::try_from(GREETING.as_millis()).unwrap_or(u64::MAX);
+        let delay = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..longest) };
         let greeting_delay = Duration::from_millis(delay);
         Self {
             replicas: rng.random_range(1..=4),

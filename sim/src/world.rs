@@ -15,7 +15,7 @@ use conduit_runtime::{Seed, drain};
 use tokio::time::sleep;
 
 use crate::{
-    fault::{self, Actor, Fault, Impostor, Planned, Pod, Turn, Workload},
+    fault::{self, Actor, Fault, Impostor, Pod, Turn, Workload},
     history::{Reading, Run, StatRow, TapEvent},
     plan::{BEGIN, Client, DEADLINE, Plan, Server},
     probe::Probe,
@@ -237,29 +237,24 @@ impl Worldly {
         for (workload, clock) in &self.clocks {
             self.recorder.clock_from_the_start(workload, clock.error_ms());
         }
-        let faults: Vec<Planned> = self.plan.faults.clone();
-        let mut moments = fault::turns(&faults);
-        let mut begun: BTreeMap<usize, usize> = BTreeMap::new();
-        while let Some((at, turn, number)) = moments.pop_first() {
+        let mut turns: BTreeSet<_> = fault::turns(&self.plan).into_iter().collect();
+        let (mut begun, mut tries) = (BTreeMap::new(), BTreeMap::new());
+        while let Some((at, turn, number)) = turns.pop_first() {
             sleep(at.saturating_sub(elapsed())).await;
-            let fault = &faults[number].fault;
-            // What comes next comes at the same moment with Conduit and without.
-            let over = elapsed() + fault.takes(turn, &self.plan);
-            match turn {
-                Turn::Begin => drop(begun.insert(number, actor.begin(self, fault).await?)),
-                Turn::End { tries } => {
-                    let Some(begun) = begun.get(&number) else { continue };
-                    match actor.end(self, *begun, fault).await {
-                        Ok(()) => {}
-                        Err(_) if tries < MEND_TRIES => {
-                            let again = elapsed() + MEND_AGAIN;
-                            moments.insert((again, Turn::End { tries: tries + 1 }, number));
-                        }
-                        Err(why) => return Err(format!("{fault:?} cannot be mended: {why}")),
+            let fault = self.plan.faults[number].fault.clone();
+            match (turn, begun.get(&number)) {
+                (Turn::Begin, _) => drop(begun.insert(number, actor.begin(self, &fault).await?)),
+                (Turn::End, Some(begun)) => {
+                    let Err(why) = actor.end(self, *begun, &fault).await else { continue };
+                    let tries: &mut u32 = tries.entry(number).or_default();
+                    *tries += 1;
+                    if *tries > MEND_TRIES {
+                        return Err(format!("{fault:?} cannot be mended: {why}"));
                     }
+                    turns.insert((elapsed() + MEND_AGAIN, Turn::End, number));
                 }
+                (Turn::End, None) => {}
             }
-            sleep(over.saturating_sub(elapsed())).await;
         }
         sleep((self.plan.until - TAPPED).saturating_sub(elapsed())).await;
         self.taps = self.tap().await;

@@ -46,8 +46,21 @@ impl Feeds {
 
     /// Since when something fails that endpoints are told from.
     pub(crate) fn failing_since(&self) -> Option<Instant> {
-        let needed = [&self.services, &self.slices, &self.pods];
-        needed.into_iter().filter_map(Health::failing_since).min()
+        self.needed().into_iter().filter_map(Health::failing_since).min()
+    }
+
+    /// Whether all that endpoints are told from has been followed, and not only listed.
+    pub(crate) fn are_followed(&self) -> bool {
+        self.needed().into_iter().all(Health::is_followed)
+    }
+
+    /// Waits for that.
+    pub(crate) async fn followed(&self) {
+        futures::future::join_all(self.needed().map(Health::followed)).await;
+    }
+
+    fn needed(&self) -> [&Health; 3] {
+        [&self.services, &self.slices, &self.pods]
     }
 
     /// Waits until enough is known to answer.

@@ -33,7 +33,7 @@
 //! costs nothing to ignore), authentication of the asking proxy (what is told is what any pod can find out by asking the
 //! cluster's DNS; a client certificate is verified and its expiry heeded, but none is required).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use conduit_identity::{Clock, Crypto, Identity, Store};
 use conduit_k8s::owned::COMPONENT_DESTINATION;
@@ -46,7 +46,7 @@ use conduit_runtime::{
     ready::{Guard, Readiness},
 };
 use futures::{FutureExt, future::BoxFuture};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 mod choice;
 mod config;
@@ -124,6 +124,7 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
 
         let scope = Scope { control_plane: config.control_plane.clone(), zone: config.zone.clone() };
         let topics = Topics::new(Index::new(scope), config.max_streams);
+        topics.set_stale(true);
         let (feeds, registry, readiness) = (Feeds::default(), Registry::default(), Readiness::default());
         let metrics = Metrics::new(&registry, &topics, &feeds);
         let clock = deps.clock.clone();
@@ -152,9 +153,14 @@ pub fn run(config: Config, deps: Deps, drain: drain::Watch) -> BoxFuture<'static
     .boxed()
 }
 
+/// How long it is waited for what is known to be followed as well, so that who asks at once is told what we stand by.
+const STANDING_WAIT: Duration = Duration::from_secs(1);
+
 /// Waits for the index to be filled, and answers from then on.
 async fn open(topics: Topics, feeds: Feeds, cluster_known: Guard) {
     feeds.synced().await;
+    // What is told after that is told as what it is.
+    let _ = timeout(STANDING_WAIT, topics.stand()).await;
     topics.open();
     cluster_known.ready();
     tracing::info!(known = ?topics.sizes(), "the cluster is known");

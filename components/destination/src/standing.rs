@@ -2,7 +2,8 @@
 //!
 //! An index whose watches fail goes on saying what was true: a client that knows goes by what endpoints prove, and by
 //! Kubernetes where they do not. A watch over a connection that went silent fails only when its life is over, so the API
-//! server is asked for a sign of life as well.
+//! server is asked for a sign of life as well. What was only listed, and never followed, may be as old as a cache of the API
+//! server: nobody stands by it.
 
 use std::time::Duration;
 
@@ -20,25 +21,30 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// the clients' business, and the address of a pod is not somebody else's at once.
 const TOLERATED: Duration = Duration::from_secs(3);
 
-/// Tells `topics` whether they follow the cluster, for ever.
+/// Tells `topics`, which do not until they are told, whether they follow the cluster, for ever.
 pub(crate) async fn watch(client: Client, seed: Seed, topics: Topics, feeds: Feeds) {
     let mut pace = Backoff::new(EVERY, EVERY, &seed.fork("standing"));
-    let mut silent_since = None;
+    let (mut silent_since, mut was_failing) = (None, false);
     loop {
         let asked = Instant::now();
         silent_since = if is_there(&client).await { None } else { silent_since.or(Some(asked)) };
         let failing_since = feeds.failing_since().into_iter().chain(silent_since).min();
-        let is_stale = failing_since.is_some_and(|since: Instant| since.elapsed() >= TOLERATED);
-        if is_stale != topics.is_stale() {
-            match is_stale {
-                true => tracing::warn!(
+        let is_failing = failing_since.is_some_and(|since: Instant| since.elapsed() >= TOLERATED);
+        match (was_failing, is_failing) {
+            (false, true) => {
+                tracing::warn!(
                     "the cluster is not followed: clients are told that what they know may be old"
-                ),
-                false => tracing::info!("what clients are told follows the cluster again"),
+                );
             }
-            topics.set_stale(is_stale);
+            (true, false) => tracing::info!("what clients are told follows the cluster again"),
+            _ => {}
         }
-        sleep(pace.next_delay()).await;
+        was_failing = is_failing;
+        topics.set_stale(is_failing || !feeds.are_followed());
+        tokio::select! {
+            () = feeds.followed(), if topics.is_stale() && !is_failing => {}
+            () = sleep(pace.next_delay()) => {}
+        }
     }
 }
 

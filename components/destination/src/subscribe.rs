@@ -124,6 +124,12 @@ impl Topics {
         *self.0.is_stale.borrow()
     }
 
+    /// Waits until what is told follows the cluster.
+    pub(crate) async fn stand(&self) {
+        // An error would mean that the sender is gone, and we hold it.
+        drop(self.0.is_stale.subscribe().wait_for(|is_stale| !is_stale).await);
+    }
+
     /// Publishes what changes, for ever. Dropping it stops publishing.
     pub(crate) async fn publish(&self) {
         loop {

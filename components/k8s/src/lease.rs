@@ -173,15 +173,22 @@ impl Campaign {
     /// Campaigns until the drain begins, then gives the lease up at once, so that another one need not wait for it to
     /// run out. Dropping the future leaves the lease to run out.
     pub async fn run(mut self, drain: drain::Watch) {
-        loop {
-            let attempt = async {
-                self.step().await;
-                sleep(self.jitter.next_delay()).await;
+        while !drain.is_signaled() {
+            let patience = self.timing.retry;
+            let ending = async {
+                drain.signaled().await;
+                sleep(patience).await;
             };
             tokio::select! {
                 biased;
+                // Not broken off at once: an attempt may be about to take what nobody would know then to give up.
+                () = self.step() => {}
+                () = ending => break,
+            }
+            tokio::select! {
+                biased;
                 () = drain.signaled() => break,
-                () = attempt => {}
+                () = sleep(self.jitter.next_delay()) => {}
             }
         }
         self.release().await;

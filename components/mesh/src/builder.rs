@@ -27,6 +27,7 @@ pub struct Builder {
     pub(crate) ca_lease: Option<lease::Timing>,
     pub(crate) pull: Duration,
     pub(crate) grace: Duration,
+    pub(crate) scrape_interval: Duration,
     pub(crate) observer: Option<PodObserver>,
 }
 
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) ca_lease: Option<lease::Timing>,
     pub(crate) pull: Duration,
     pub(crate) grace: Duration,
+    pub(crate) scrape_interval: Duration,
     pub(crate) observer: Option<PodObserver>,
     pub(crate) cluster: Cluster,
     /// Calls the API as a function: for what a cluster's own parts and its operator do.
@@ -74,6 +76,7 @@ impl Builder {
             ca_lease: None,
             pull: Duration::from_secs(1),
             grace: Duration::ZERO,
+            scrape_interval: Duration::from_secs(1),
             observer: None,
         }
     }
@@ -133,6 +136,13 @@ impl Builder {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// How often observe reads the proxies' metrics. Every second by default: a demonstration is short, and its pods are few.
+    #[must_use]
+    pub fn scrape_interval(mut self, interval: Duration) -> Self {
+        self.scrape_interval = interval;
         self
     }
 

@@ -24,10 +24,7 @@ use crate::{
     running::Part,
 };
 
-/// How often observe reads the proxies here: a demonstration is short, and its pods are few.
-const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often the components look for new credentials here, for the same reason.
+/// How often the components look for new credentials here: a demonstration is short.
 const TLS_POLL: Duration = Duration::from_secs(1);
 
 /// A part of the control plane, running.
@@ -160,7 +157,7 @@ impl Mesh {
             files: Some(Files::in_directory(&place.identity)),
             reload: TLS_POLL,
             limits: conduit_observe::sources::scrape::Limits {
-                interval: SCRAPE_INTERVAL,
+                interval: self.shared.scrape_interval,
                 ..conduit_observe::sources::scrape::Limits::default()
             },
             // Its hosts are no pods: there is no loopback of its own, and nobody to issue tokens to who taps.

@@ -49,7 +49,8 @@ impl Mesh {
         // What the mesh does as the cluster's own nodes and controllers is not what faults are for.
         let client = cluster.steady_client();
         let (api, serving) = serve_api(&builder, &cluster).await?;
-        let (services, following) = Services::follow(&client, &builder.seed.fork("services"));
+        let (services, following) =
+            Services::follow(&client, builder.clock.clone(), &builder.seed.fork("services"));
         let controlled = cluster.clone();
         let cluster_parts = vec![
             serving,
@@ -66,6 +67,7 @@ impl Mesh {
             ca_lease: builder.ca_lease,
             pull: builder.pull,
             grace: builder.grace,
+            scrape_interval: builder.scrape_interval,
             observer: builder.observer,
             cluster,
             client,

@@ -4,9 +4,11 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
+use conduit_identity::{Clock, ManualClock, UnixTime};
 use conduit_k8s::{
     cache::{Cache, without_managed_fields},
     watch::{Follow, ObjectKey, Source, Timing},
@@ -27,21 +29,28 @@ const HEADLESS: &str = "None";
 pub struct Services {
     services: Cache<Service>,
     endpoints: Cache<Endpoints>,
+    clock: Arc<dyn Clock>,
 }
 
-/// Whose turn it is behind each Service's port, as one client sees it: what others do makes no difference to it, or the
-/// same client would end up elsewhere as soon as somebody asked once more.
+/// How long a turn lasts for whoever connects once.
+const TURN: Duration = Duration::from_millis(250);
+
+/// Whose turn it is behind each Service's port, as one client sees it. That depends on the time and on what the client did just
+/// now: what it did before, and what others do, makes no difference, or whoever asked once more would end up elsewhere from
+/// then on.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<BTreeMap<SocketAddr, usize>>);
+pub(crate) struct Turns(Mutex<BTreeMap<SocketAddr, (u128, u128)>>);
 
 impl Turns {
     /// One of `among` in turn; none when there is none.
-    fn next(&self, service: SocketAddr, among: &[SocketAddr]) -> Option<SocketAddr> {
+    fn next(&self, service: SocketAddr, among: &[SocketAddr], now: UnixTime) -> Option<SocketAddr> {
+        let turn = now.0.as_millis() / TURN.as_millis();
         let mut turns = self.0.lock();
-        let turn = turns.entry(service).or_default();
-        let next = among.get(turn.checked_rem(among.len())?).copied();
-        *turn = turn.wrapping_add(1);
-        next
+        let (last, times) = turns.entry(service).or_default();
+        *times = if *last == turn { *times + 1 } else { 0 };
+        *last = turn;
+        let place = (turn + *times).checked_rem(among.len() as u128)?;
+        among.get(usize::try_from(place).ok()?).copied()
     }
 }
 
@@ -67,7 +76,11 @@ enum Meaning {
 impl Services {
     /// Follows the Services of the cluster behind `client`: the caller runs the future for as long as they are to be
     /// followed.
-    pub fn follow(client: &Client, seed: &Seed) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn follow(
+        client: &Client,
+        clock: Arc<dyn Clock>,
+        seed: &Seed,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let services = Follow::new(Source::<Service>::all(client.clone()), Timing::default(), seed);
         let endpoints = Follow::new(Source::<Endpoints>::all(client.clone()), Timing::default(), seed);
         let (services, follow_services) = Cache::new(services, without_managed_fields);
@@ -75,15 +88,16 @@ impl Services {
         let following = async move {
             tokio::join!(follow_services, follow_endpoints);
         };
-        (Self { services, endpoints }, following)
+        (Self { services, endpoints, clock }, following)
     }
 
-    /// Services that never change, for tests and for networks without a cluster.
+    /// Services that never change at a time that stands still, for tests and for networks without a cluster.
     pub fn fixed(
         services: impl IntoIterator<Item = Service>,
         endpoints: impl IntoIterator<Item = Endpoints>,
     ) -> Self {
-        Self { services: Cache::fixed(services), endpoints: Cache::fixed(endpoints) }
+        let (services, endpoints) = (Cache::fixed(services), Cache::fixed(endpoints));
+        Self { services, endpoints, clock: Arc::new(ManualClock::at(UnixTime::default())) }
     }
 
     /// Waits until everything has been seen once; the caller owns the deadline.
@@ -134,7 +148,7 @@ impl Services {
         let found = services.iter().find(|(_, service)| cluster_ip(service) == Some(ip.as_str()));
         let Some((key, service)) = found else { return Translated::NotAService };
         let Some(port) = port_of(service, address.port()) else { return Translated::NoEndpoint };
-        let next = turns.next(address, &self.ready(key, port));
+        let next = turns.next(address, &self.ready(key, port), self.clock.now());
         next.map_or(Translated::NoEndpoint, Translated::Endpoint)
     }
 
@@ -273,6 +287,10 @@ mod tests {
         assert_eq!(to("10.96.0.1:80"), endpoint("127.16.0.1:8080"));
         let first = shop.translate("10.96.0.1:80".parse().unwrap(), &another);
         assert_eq!(first, endpoint("127.16.0.1:8080"), "each client has turns of its own");
+        let among = ["127.16.0.1:1", "127.16.0.2:1"].map(|address| address.parse().unwrap());
+        let at = |millis| Turns::default().next(among[0], &among, UnixTime(Duration::from_millis(millis)));
+        let places = [0, 249, 250, 499, 500].map(|millis| at(millis).unwrap());
+        assert_eq!(places, [among[0], among[0], among[1], among[1], among[0]], "and time goes on for all");
         assert_eq!(to("10.96.0.1:81"), Translated::NoEndpoint);
         assert_eq!(to("10.96.0.1:9"), Translated::NoEndpoint);
         assert_eq!(to("10.96.0.2:80"), Translated::NoEndpoint);

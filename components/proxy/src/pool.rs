@@ -37,8 +37,12 @@ use crate::{
     stream::{Control, Stream},
 };
 
-/// How long a connection without an owner is kept. Shorter than any server's patience with idle connections.
-const SHARED_FOR: Duration = Duration::from_secs(1);
+/// How long a connection without an owner may be given to another one: to a client that comes as soon as the one before has left.
+/// Its server may close it, which costs nothing unless that crosses with a request, and none does it so soon.
+const SHARED_FOR: Duration = Duration::from_millis(25);
+
+/// How often those that nobody took are closed.
+const SWEPT_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections without an owner, over all endpoints.
 const SHARED_MAX: usize = 4_096;
@@ -178,7 +182,7 @@ impl Pool {
 
     /// Closes what nobody took in time. Never returns.
     pub(crate) async fn sweep(self) {
-        let mut ticks = tokio::time::interval(SHARED_FOR);
+        let mut ticks = tokio::time::interval(SWEPT_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -7,10 +7,12 @@
 use std::time::Duration;
 
 use super::{Invariant, Limits, Violation};
-use crate::history::{Op, OpId, Outcome, Run, WireConnection, WireKind};
+use crate::history::{Op, OpId, Outcome, Protocol, Run, WireConnection, WireKind};
 
 /// Round trips from a connection's first packet to an answer, at most.
 const ROUND_TRIPS: u32 = 6;
+/// The longest that servers of worlds which close idle connections let one idle.
+const IDLE: Duration = Duration::from_millis(100);
 /// Fewer delays than this say nothing about the 99th of a hundred.
 const ENOUGH: usize = 20;
 
@@ -44,12 +46,12 @@ pub fn compare(run: &Run, baseline: &Run, limits: &Limits) -> (Vec<Violation>, (
         }
         compared += 1;
         match took(op) {
-            None if crossed_a_close(run, op) => {}
+            None if crossed_a_close(run, *id, op) => {}
             None => violations
                 .push(violation(op.ended.unwrap_or(op.started + op.deadline), failed(*id, op, usually))),
             Some(took)
                 if took.saturating_sub(queued(run, *id, op))
-                    > usually + limits.first_connection + slowed(run, op) =>
+                    > usually + limits.first_connection + slowed(run, op) + greeted(run, op, limits) =>
             {
                 let what = format!("{} took {took:?}, and {usually:?} without Conduit", named(*id, op));
                 violations.push(violation(op.started, what));
@@ -83,6 +85,18 @@ fn slowed(run: &Run, op: &Op) -> Duration {
     met.map(|fault| fault.slows * ROUND_TRIPS).sum()
 }
 
+/// What it may take beyond that until a server that speaks first is heard: it takes its time on a new connection, and its greeting
+/// is held back where a handshake was swallowed.
+fn greeted(run: &Run, op: &Op, limits: &Limits) -> Duration {
+    if op.protocol != Protocol::ServerFirst {
+        return Duration::ZERO;
+    }
+    let swallowed = |connection: &WireConnection| {
+        connection.broken_by_fault == Some(connection.opened) && run.met(op, connection)
+    };
+    limits.greeting + if run.wire.iter().any(swallowed) { limits.held } else { Duration::ZERO }
+}
+
 /// How long an operation waited for the one before it, on slow links: what each takes longer there adds up where a client asks
 /// more often than it is answered.
 fn queued(run: &Run, id: OpId, op: &Op) -> Duration {
@@ -91,16 +105,19 @@ fn queued(run: &Run, id: OpId, op: &Op) -> Duration {
     until.map_or(Duration::ZERO, |until| until.saturating_sub(op.started))
 }
 
-/// Whether a kept connection of `op` ended under it while links were slow: a server that closes an idle connection and a
-/// client that uses it again miss each other for as long as a link takes, with and without a proxy between them.
-fn crossed_a_close(run: &Run, op: &Op) -> bool {
+/// Whether a kept connection of `op` ended under it while links were slow, or at once after the operation before: a server that
+/// closes an idle connection and a client that uses it again miss each other for as long as a link takes, with and without a
+/// proxy between them. At their usual pace, operations are further apart than servers let connections idle.
+fn crossed_a_close(run: &Run, id: OpId, op: &Op) -> bool {
     let slow = slowed(run, op);
     let ended = op.ended.unwrap_or(op.started + op.deadline);
     let closed = |connection: &WireConnection| {
         let within = |closed| op.started <= closed && closed <= ended + slow;
         connection.opened < op.started && connection.closed.is_some_and(within) && run.met(op, connection)
     };
-    !slow.is_zero() && run.wire.iter().any(closed)
+    let before = id.number.checked_sub(1).and_then(|number| run.ops.asked.get(&OpId { number, ..id }));
+    let is_at_once = before.and_then(|before| before.ended).is_some_and(|before| op.started <= before + IDLE);
+    (!slow.is_zero() || is_at_once) && run.wire.iter().any(closed)
 }
 
 fn violation(at: Duration, what: String) -> Violation {
@@ -248,6 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_speaks_first_may_take_its_time_and_be_held_back_after_a_swallowed_handshake() {
+        let late = |by: u64| {
+            let mut run = good();
+            run.changes.push(ms(33_000));
+            let late = op(&mut run, 3);
+            late.protocol = Protocol::ServerFirst;
+            late.ended = Some(late.started + ms(20 + by));
+            run
+        };
+        assert_eq!(checked(&late(1_900), &baseline()), []);
+        let mut run = late(2_900);
+        assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+        let mut swallowed = plain(9, 33_005);
+        swallowed.server.set_port(Protocol::ServerFirst.port());
+        (swallowed.kind, swallowed.first_application_byte) = (WireKind::Handshake, None);
+        swallowed.broken_by_fault = Some(ms(33_005));
+        run.wire.push(swallowed);
+        assert_eq!(checked(&run, &baseline()), []);
+    }
+
+    #[test]
     fn being_slow_when_all_is_well_is_found() {
         let mut run = good();
         for number in 0..30 {
@@ -301,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_connection_that_ends_under_an_operation_excuses_it_on_slow_links_only() {
+    fn a_kept_connection_that_ends_under_an_operation_excuses_it_on_slow_links_or_at_once_after_another() {
         let mut run = good();
         op(&mut run, 3).outcome = Outcome::Failed("end of file".into());
         run.wire.push(WireConnection { closed: Some(ms(33_025)), ..plain(9, 32_000) });
@@ -310,6 +348,11 @@ mod tests {
         assert_eq!(checked(&run, &baseline()), []);
         run.wire.last_mut().unwrap().opened = ms(33_010);
         assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+        run.wire.last_mut().unwrap().opened = ms(32_000);
+        run.faults.clear();
+        assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+        op(&mut run, 2).ended = Some(ms(32_900));
+        assert_eq!(checked(&run, &baseline()), [], "it follows the one before at once");
     }
 
     #[test]

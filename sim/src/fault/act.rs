@@ -10,7 +10,7 @@ use conduit_identity::{Workload as Identified, WorkloadKind};
 use conduit_k8s::owned;
 use conduit_mesh::{Error, RunningPod};
 
-use super::{Damage, Fault, Pod, Workload, impostor, secrets, stranger};
+use super::{Damage, Fault, GENTLY, Pod, Workload, impostor, secrets, stranger};
 use crate::{
     history::FaultRecord,
     time::elapsed,
@@ -18,8 +18,6 @@ use crate::{
     world::{Links, Worldly},
 };
 
-/// How long a sidecar that is restarted gently may go on with what is under way, and a pod that is replaced.
-const GENTLY: Duration = Duration::from_secs(5);
 /// How long it takes until nothing is left of a pod that was cut off.
 pub(super) const GONE: Duration = Duration::from_millis(100);
 /// How long a host takes to boot.

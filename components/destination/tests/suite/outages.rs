@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use conduit_cluster::{faults::Target, fixtures};
+use conduit_cluster::{
+    Verb,
+    faults::{Effect, Target},
+    fixtures,
+};
 use conduit_identity::ManualClock;
 
 use crate::world::{NOW, WEB, World};
@@ -74,6 +78,23 @@ async fn clients_are_told_whether_the_cluster_is_followed() {
         late.until_stale(false).await;
         assert_eq!((early.told(), late.told()), (vec![first.clone()], vec![first.clone()]));
     }
+}
+
+#[tokio::test]
+async fn what_was_listed_and_never_followed_is_not_stood_by() {
+    let world = World::new().await;
+    let web = world.deploy_web(&["10.1.0.1"]).await;
+    let first = format!("10.1.0.1:80 {} {WEB}", web.pods[0].metadata.name.clone().unwrap());
+    let faults = world.cluster.faults();
+    let watches = Target::any().verb(Verb::Watch).resource("endpointslices");
+    let refused = faults.inject_always(watches, Effect::fail(500));
+    let destination = world.destination().await;
+    let mut watching = destination.authority("web").await;
+    watching.until(&[&first]).await;
+    assert!(watching.is_stale, "it may be as old as a cache");
+    refused.remove();
+    watching.until_stale(false).await;
+    assert_eq!(watching.told(), [first]);
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use crate::logged::{self, Log};
 #[derive(Clone, Default)]
 struct Server {
     lease: Arc<Mutex<Option<Lease>>>,
+    /// Its answers to who writes come a second late.
+    is_slow: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -26,7 +28,11 @@ impl Server {
                 }
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
-                Ok::<_, Infallible>(server.answer(&head.method, &body))
+                let answer = server.answer(&head.method, &body);
+                if head.method != Method::GET && server.is_slow.load(Ordering::SeqCst) {
+                    sleep(Duration::from_secs(1)).await;
+                }
+                Ok::<_, Infallible>(answer)
             }
         });
         Client::new(service, "conduit")
@@ -102,6 +108,19 @@ impl Candidate {
     async fn stop(&mut self) {
         assert!(self.drain.take().unwrap().drain(Duration::from_secs(5)).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_while_it_takes_the_lease_gives_it_up() {
+    let server = Server::default();
+    server.is_slow.store(true, Ordering::SeqCst);
+    let mut first = Candidate::start(&server, "first", 1_000_000);
+    while server.holder() != "first" {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!first.leadership.is_leading(), "it does not know yet");
+    first.stop().await;
+    assert_eq!(server.holder(), "");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use crate::cause::Cause;
 #[derive(Debug, Clone)]
 pub struct Health {
     synced: Arc<watch::Sender<bool>>,
+    followed: Arc<watch::Sender<bool>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -24,7 +25,8 @@ struct State {
 
 impl Default for Health {
     fn default() -> Self {
-        Self { synced: Arc::new(watch::Sender::new(false)), state: Arc::default() }
+        let never = || Arc::new(watch::Sender::new(false));
+        Self { synced: never(), followed: never(), state: Arc::default() }
     }
 }
 
@@ -38,6 +40,16 @@ impl Health {
     pub async fn synced(&self) {
         // An error would mean that the sender is gone, and we hold it.
         drop(self.synced.subscribe().wait_for(|synced| *synced).await);
+    }
+
+    /// Whether a watch has been under way since the start. Until then, what was listed may be as old as a cache of the API server.
+    pub fn is_followed(&self) -> bool {
+        *self.followed.borrow()
+    }
+
+    /// Waits until a watch has been under way. Cancel safe; the caller owns the deadline.
+    pub async fn followed(&self) {
+        drop(self.followed.subscribe().wait_for(|followed| *followed).await);
     }
 
     /// How long ago the API server was last heard of; none before the first time.
@@ -71,6 +83,7 @@ impl Health {
         let mut state = self.state.lock();
         state.last_contact = Some(Instant::now());
         (state.last_error, state.failing_since) = (None, None);
+        self.followed.send_if_modified(|followed| !std::mem::replace(followed, true));
     }
 
     /// Something failed.

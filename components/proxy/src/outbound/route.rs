@@ -47,8 +47,8 @@ pub(super) struct Route {
     /// Where to go when nothing better is known.
     fallback: Option<SocketAddr>,
     tried: Vec<SocketAddr>,
-    /// How often Kubernetes has chosen somebody who refused.
-    refused: usize,
+    /// How often Kubernetes has chosen somebody who did not accept.
+    lost: usize,
     /// Which part of many endpoints is this connection's.
     share: u64,
 }
@@ -73,9 +73,9 @@ impl Route {
         if let Remote::Endpoint(endpoint) = remote {
             endpoint.load.connect_failed(Instant::now(), since.elapsed(), draw);
         }
-        if self.is_chosen_by_kubernetes(remote) && since.elapsed() < PATIENCE_IN_DOUBT {
-            self.refused += 1;
-            if self.refused < MAX_TRIES {
+        if self.is_chosen_by_kubernetes(remote) {
+            self.lost += 1;
+            if self.lost < MAX_TRIES {
                 return true;
             }
         }
@@ -87,6 +87,10 @@ impl Route {
     /// pod that is silent, because its node has died or nothing reaches it, is not worth a whole deadline.
     pub(super) fn patience(&self, remote: &Remote) -> Option<Duration> {
         let Resolution::Known(endpoints) = &self.resolution else { return None };
+        if self.is_chosen_by_kubernetes(remote) {
+            // It may choose another one; who is chosen last is waited for.
+            return (self.lost + 1 < MAX_TRIES).then_some(PATIENCE_IN_DOUBT);
+        }
         let Remote::Endpoint(endpoint) = remote else { return None };
         if self.fallback.is_some_and(|original| original == endpoint.addr) {
             return None;
@@ -221,7 +225,7 @@ impl Outbound {
             (None, Resolution::Known(_)) => None,
             (None, _) => self.look_up(authority).await,
         };
-        Route { resolution, fallback, tried: Vec::new(), refused: 0, share: connection.share }
+        Route { resolution, fallback, tried: Vec::new(), lost: 0, share: connection.share }
     }
 
     async fn known(&self, target: Target) -> watch::Receiver<Resolution> {
@@ -300,7 +304,7 @@ mod tests {
     fn chosen(list: Vec<Arc<Endpoint>>, share: u64) -> BTreeSet<SocketAddr> {
         let endpoints = Endpoints { list, ..Endpoints::default() };
         let resolution = Resolution::Known(Arc::new(endpoints));
-        let route = Route { resolution, fallback: None, tried: Vec::new(), refused: 0, share };
+        let route = Route { resolution, fallback: None, tried: Vec::new(), lost: 0, share };
         let draw = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (0..20_000).filter_map(|number| Some(route.choose(draw(number))?.addr())).collect()
     }
@@ -309,7 +313,7 @@ mod tests {
 
     fn to_service(list: Vec<Arc<Endpoint>>, doubted: bool) -> Route {
         let resolution = Resolution::Known(Arc::new(Endpoints { list, doubted, ..Endpoints::default() }));
-        Route { resolution, fallback: Some(SERVICE.into()), tried: Vec::new(), refused: 0, share: 0 }
+        Route { resolution, fallback: Some(SERVICE.into()), tried: Vec::new(), lost: 0, share: 0 }
     }
 
     #[tokio::test(start_paused = true)]
@@ -372,14 +376,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn kubernetes_is_not_asked_again_for_somebody_who_is_silent() {
+    async fn kubernetes_is_asked_again_for_somebody_who_is_silent_and_waited_for_at_last() {
         let mut route = to_service((0..3).map(endpoint).collect(), true);
         let endpoint = route.choose(0).unwrap();
         assert!(route.failed(&endpoint, Instant::now(), 0));
-        let service = route.choose(0).unwrap();
-        let since = Instant::now();
-        tokio::time::advance(PATIENCE_IN_DOUBT).await;
-        assert!(route.failed(&service, since, 0));
+        for patience in [Some(PATIENCE_IN_DOUBT), Some(PATIENCE_IN_DOUBT), None] {
+            let service = route.choose(0).unwrap();
+            assert_eq!((service.addr(), route.patience(&service)), (SERVICE.into(), patience));
+            assert!(route.failed(&service, Instant::now(), 0));
+        }
         assert!(matches!(route.choose(0).unwrap(), Remote::Endpoint(_)));
     }
 

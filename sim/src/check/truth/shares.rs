@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use conduit_k8s::owned;
+
 use super::{Bounds, Crossing, Seen, is_counted, violation};
 use crate::{
     check::Violation,
-    history::{Protocol, Run, Sidecar, StatRow, WireConnection, WireKind},
+    history::{PodLife, Protocol, Run, Sidecar, StatRow, WireConnection, WireKind},
 };
 
 /// How much later than it happened something may come into the window, and leave it.
@@ -50,6 +52,20 @@ fn is_stray(run: &Run, row: &StatRow, connection: &WireConnection) -> bool {
         && connection.markers.is_empty()
 }
 
+/// From when on what a pod counts is in `stat` for sure: some time after it began, and not before its scraper came by, which
+/// may have heard of it late.
+fn read_from(run: &Run, pod: &PodLife) -> Duration {
+    let address = (pod.ip, owned::PORT_ADMIN).into();
+    let is_scrape = |connection: &&WireConnection| {
+        let scraper = run.pod(connection.client.ip(), connection.opened);
+        connection.server == address
+            && pod.is_alive(connection.opened)
+            && scraper.is_some_and(|scraper| scraper.workload == "conduit/observe")
+    };
+    let first = run.wire.iter().filter(is_scrape).map(|connection| connection.opened).min();
+    (pod.from + SLACK).max(first.unwrap_or_default())
+}
+
 /// What arrived at a workload within a row's window.
 #[derive(Default)]
 struct Traffic {
@@ -89,7 +105,7 @@ impl Traffic {
             // heard yet: the API may be slow to tell.
             let is_read = pod.is_some_and(|pod| {
                 pod.until.is_none()
-                    && pod.from + SLACK <= op.started
+                    && read_from(run, pod) <= op.started
                     && pod.outages.iter().all(|(_, until)| *until <= op.started)
             });
             let within = inner.0 <= op.started && op.ended.is_some_and(|ended| ended <= inner.1);
