@@ -33,7 +33,7 @@ pub struct Services {
 }
 
 /// How long a turn lasts for whoever connects once.
-const TURN: Duration = Duration::from_millis(250);
+const TURN: Duration = Duration::from_secs(1);
 
 /// Whose turn it is behind each Service's port, as one client sees it. That depends on the time and on what the client did just
 /// now: what it did before, and what others do, makes no difference, or whoever asked once more would end up elsewhere from
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(first, endpoint("127.16.0.1:8080"), "each client has turns of its own");
         let among = ["127.16.0.1:1", "127.16.0.2:1"].map(|address| address.parse().unwrap());
         let at = |millis| Turns::default().next(among[0], &among, UnixTime(Duration::from_millis(millis)));
-        let places = [0, 249, 250, 499, 500].map(|millis| at(millis).unwrap());
+        let places = [0, 999, 1_000, 1_999, 2_000].map(|millis| at(millis).unwrap());
         assert_eq!(places, [among[0], among[0], among[1], among[1], among[0]], "and time goes on for all");
         assert_eq!(to("10.96.0.1:81"), Translated::NoEndpoint);
         assert_eq!(to("10.96.0.1:9"), Translated::NoEndpoint);
