@@ -11,6 +11,8 @@ use crate::history::{Op, OpId, Outcome, Protocol, Run, WireConnection, WireKind}
 
 /// Round trips from a connection's first packet to an answer, at most.
 const ROUND_TRIPS: u32 = 6;
+/// How long after its proxy a pod's application may begin to listen: it is started after it.
+const APPLICATION: Duration = Duration::from_millis(50);
 /// The longest that servers of worlds which close idle connections let one idle.
 const IDLE: Duration = Duration::from_millis(100);
 /// Fewer delays than this say nothing about the 99th of a hundred.
@@ -189,7 +191,7 @@ impl<'a> Obstacles<'a> {
     fn misses_a_proxy(&self, op: &Op) -> bool {
         let ended = op.ended.unwrap_or(op.started + op.deadline);
         self.run.pods.iter().any(|pod| {
-            pod.outages.iter().any(|(from, until)| *from <= ended && op.started <= *until)
+            pod.outages.iter().any(|(from, until)| *from <= ended && op.started <= *until + APPLICATION)
                 && (pod.ip == op.client || self.run.is_behind(op, pod.ip))
         })
     }
@@ -378,6 +380,10 @@ mod tests {
         run.pods[1].outages.push((ms(33_000), ms(33_500)));
         assert_eq!(checked(&run, &baseline()), []);
         run.pods[1].outages[0] = (ms(33_100), ms(33_500));
+        assert_says(&checked(&run, &baseline()), "op-1-0-3.");
+        run.pods[1].outages[0] = (ms(32_500), ms(32_950));
+        assert_eq!(checked(&run, &baseline()), [], "its application is about to start");
+        run.pods[1].outages[0] = (ms(32_500), ms(32_949));
         assert_says(&checked(&run, &baseline()), "op-1-0-3.");
     }
 

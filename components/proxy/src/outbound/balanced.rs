@@ -231,6 +231,7 @@ impl Balanced {
                 route.leave_out(&remote);
                 continue;
             }
+            route.wait().await;
             let since = Instant::now();
             let mut way = match self.way(&remote, &security, authority, route.patience(&remote)).await {
                 Ok(way) if route.may_be_somebody_else(&remote, way.tls().is_proof()) => {

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use conduit_net::OriginalDst;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Connection, Content, Outbound};
@@ -49,6 +49,10 @@ pub(super) struct Route {
     tried: Vec<SocketAddr>,
     /// How often Kubernetes has chosen somebody who did not accept.
     lost: usize,
+    /// The first who was given up for being silent, and since when: the kernel would ask again, when it has been so for a while.
+    owed: Option<(Remote, Instant)>,
+    /// Since when who is asked again, last of all, had been silent.
+    asked_again: Option<Instant>,
     /// Which part of many endpoints is this connection's.
     share: u64,
 }
@@ -73,6 +77,12 @@ impl Route {
         if let Remote::Endpoint(endpoint) = remote {
             endpoint.load.connect_failed(Instant::now(), since.elapsed(), draw);
         }
+        if self.asked_again.is_some() {
+            return false;
+        }
+        if self.patience(remote).is_some_and(|patience| since.elapsed() >= patience) {
+            self.owed.get_or_insert_with(|| (remote.clone(), since));
+        }
         if self.is_chosen_by_kubernetes(remote) {
             self.lost += 1;
             if self.lost < MAX_TRIES {
@@ -80,13 +90,23 @@ impl Route {
             }
         }
         self.leave_out(remote);
-        self.tried.len() <= MAX_TRIES
+        self.tried.len() <= MAX_TRIES || self.owed.is_some()
+    }
+
+    /// Waits until what was chosen may be tried: who was silent is asked again when the kernel would have.
+    pub(super) async fn wait(&self) {
+        if let Some(since) = self.asked_again {
+            sleep_until(since + PATIENCE).await;
+        }
     }
 
     /// How long to wait for `remote` to accept, where that is shorter than usual: as long as there is somebody else to ask, a
     /// pod that is silent, because its node has died or nothing reaches it, is not worth a whole deadline.
     pub(super) fn patience(&self, remote: &Remote) -> Option<Duration> {
         let Resolution::Known(endpoints) = &self.resolution else { return None };
+        if self.asked_again.is_some() {
+            return None;
+        }
         if self.is_chosen_by_kubernetes(remote) {
             // It may choose another one; who is chosen last is waited for.
             return (self.lost + 1 < MAX_TRIES).then_some(PATIENCE_IN_DOUBT);
@@ -105,8 +125,17 @@ impl Route {
         others.any(|other| other != endpoint.addr && !self.tried.contains(&other)).then_some(PATIENCE)
     }
 
-    /// The next place to try.
-    pub(super) fn choose(&self, draw: u64) -> Option<Remote> {
+    /// The next place to try; at last, the first one that was silent.
+    pub(super) fn choose(&mut self, draw: u64) -> Option<Remote> {
+        let untried = self.choose_untried(draw);
+        untried.or_else(|| {
+            let (remote, since) = self.owed.take()?;
+            self.asked_again = Some(since);
+            Some(remote)
+        })
+    }
+
+    fn choose_untried(&self, draw: u64) -> Option<Remote> {
         let address = |why, labels: &Labels| {
             let addr = self.fallback.filter(|addr| !self.tried.contains(addr))?;
             Some(Remote::Address { addr, labels: labels.clone(), why })
@@ -129,12 +158,14 @@ impl Route {
         }
     }
 
-    /// Whether Kubernetes sends a connection to `remote` to one of several, to another one each time: it does not know yet that
-    /// one of them is gone, either.
+    /// Whether Kubernetes sends a connection to `remote` to one of several, as far as is known, to another one each time: it does
+    /// not know yet that one of them is gone, either.
     fn is_chosen_by_kubernetes(&self, remote: &Remote) -> bool {
-        let Resolution::Known(endpoints) = &self.resolution else { return false };
-        // What was told of a Service and is doubted may be one endpoint of several.
-        let are_several = endpoints.list.len() > 1 || endpoints.doubted;
+        let Resolution::Known(endpoints) = &self.resolution else {
+            return matches!(remote, Remote::Address { .. });
+        };
+        // What was told of a Service and is doubted may be one endpoint of several, and where none was told there may be some.
+        let are_several = endpoints.list.len() != 1 || endpoints.doubted;
         matches!(remote, Remote::Address { addr, .. } if are_several && endpoints.at(*addr).is_none())
     }
 
@@ -225,7 +256,15 @@ impl Outbound {
             (None, Resolution::Known(_)) => None,
             (None, _) => self.look_up(authority).await,
         };
-        Route { resolution, fallback, tried: Vec::new(), lost: 0, share: connection.share }
+        Route {
+            resolution,
+            fallback,
+            tried: Vec::new(),
+            lost: 0,
+            owed: None,
+            asked_again: None,
+            share: connection.share,
+        }
     }
 
     async fn known(&self, target: Target) -> watch::Receiver<Resolution> {
@@ -250,6 +289,7 @@ impl Outbound {
                 route.leave_out(&remote);
                 continue;
             }
+            route.wait().await;
             let since = Instant::now();
             match self.connector.open(&remote, &security, route.patience(&remote)).await {
                 Ok(connected) if route.may_be_somebody_else(&remote, connected.tls.is_proof()) => {
@@ -304,7 +344,15 @@ mod tests {
     fn chosen(list: Vec<Arc<Endpoint>>, share: u64) -> BTreeSet<SocketAddr> {
         let endpoints = Endpoints { list, ..Endpoints::default() };
         let resolution = Resolution::Known(Arc::new(endpoints));
-        let route = Route { resolution, fallback: None, tried: Vec::new(), lost: 0, share };
+        let mut route = Route {
+            resolution,
+            fallback: None,
+            tried: Vec::new(),
+            lost: 0,
+            owed: None,
+            asked_again: None,
+            share,
+        };
         let draw = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (0..20_000).filter_map(|number| Some(route.choose(draw(number))?.addr())).collect()
     }
@@ -313,12 +361,20 @@ mod tests {
 
     fn to_service(list: Vec<Arc<Endpoint>>, doubted: bool) -> Route {
         let resolution = Resolution::Known(Arc::new(Endpoints { list, doubted, ..Endpoints::default() }));
-        Route { resolution, fallback: Some(SERVICE.into()), tried: Vec::new(), lost: 0, share: 0 }
+        Route {
+            resolution,
+            fallback: Some(SERVICE.into()),
+            tried: Vec::new(),
+            lost: 0,
+            owed: None,
+            asked_again: None,
+            share: 0,
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_only_endpoint_is_not_waited_for_long_when_kubernetes_may_know_better() {
-        let route = to_service(vec![endpoint(1)], true);
+        let mut route = to_service(vec![endpoint(1)], true);
         let remote = route.choose(0).unwrap();
         assert_eq!((remote.addr(), route.patience(&remote)), (endpoint(1).addr, Some(PATIENCE_IN_DOUBT)));
         let believed = to_service(vec![endpoint(1)], false);
@@ -376,6 +432,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn kubernetes_is_asked_again_where_nothing_is_known() {
+        for resolution in
+            [Resolution::Pending, Resolution::Unknown, Resolution::Known(Arc::new(Endpoints::default()))]
+        {
+            let mut route = Route { resolution, ..to_service(Vec::new(), false) };
+            for _ in 0..MAX_TRIES {
+                let remote = route.choose(0).unwrap();
+                assert_eq!(remote.addr(), SERVICE.into());
+                route.failed(&remote, Instant::now(), 0);
+            }
+            assert!(route.choose(0).is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn kubernetes_is_asked_again_for_somebody_who_is_silent_and_waited_for_at_last() {
         let mut route = to_service((0..3).map(endpoint).collect(), true);
         let endpoint = route.choose(0).unwrap();
@@ -386,6 +457,26 @@ mod tests {
             assert!(route.failed(&service, Instant::now(), 0));
         }
         assert!(matches!(route.choose(0).unwrap(), Remote::Endpoint(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_given_up_for_being_silent_is_asked_again_when_the_kernel_would_have() {
+        let mut route = to_service(vec![endpoint(1)], true);
+        let begun = Instant::now();
+        let silent = route.choose(0).unwrap();
+        tokio::time::advance(PATIENCE_IN_DOUBT).await;
+        assert!(route.failed(&silent, begun, 0));
+        for _ in 0..MAX_TRIES {
+            let refusing = route.choose(0).unwrap();
+            assert_eq!(refusing.addr(), SERVICE.into());
+            assert!(route.failed(&refusing, Instant::now(), 0));
+        }
+        let again = route.choose(0).unwrap();
+        assert_eq!((again.addr(), route.patience(&again)), (endpoint(1).addr, None));
+        route.wait().await;
+        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(!route.failed(&again, Instant::now(), 0));
+        assert!(route.choose(0).is_none());
     }
 
     // Paused, so that all cost the same.
