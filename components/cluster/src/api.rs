@@ -46,7 +46,7 @@ where
     answer(shared, request, true).await
 }
 
-/// Answers a request that no scripted fault concerns, apart from watches that are cut.
+/// Answers a request that no scripted fault concerns.
 pub(crate) async fn handle_steadily<B>(
     shared: Arc<Shared>,
     request: Request<B>,
@@ -140,7 +140,8 @@ async fn objects(
         Fate::Hang => std::future::pending().await,
         Fate::Serve | Fate::LoseReply => {}
     }
-    let answer = serve(shared, &call, received, stale_events).unwrap_or_else(|failure| refusal(&failure));
+    let answer =
+        serve(shared, &call, received, stale_events, has_faults).unwrap_or_else(|failure| refusal(&failure));
     // A black hole that opened meanwhile swallows the answer.
     if has_faults {
         shared.faults.deliverable().await;
@@ -153,6 +154,7 @@ fn serve(
     call: &Call,
     received: Received,
     stale_events: usize,
+    has_faults: bool,
 ) -> Result<Response<Body>, Failure> {
     check_subresource(call)?;
     let key = Key::new(&call.namespace, &call.name);
@@ -173,9 +175,10 @@ fn serve(
             Ok(json(StatusCode::OK, body))
         }
         Verb::Watch => {
-            let live = shared.faults.open_watch(call, shared.config.max_watches).ok_or_else(|| {
-                Failure::too_many_requests("too many watches are open, please try again later")
-            })?;
+            let live =
+                shared.faults.open_watch(call, shared.config.max_watches, !has_faults).ok_or_else(|| {
+                    Failure::too_many_requests("too many watches are open, please try again later")
+                })?;
             let events = watch::start(shared, call, live)?;
             Ok(response(StatusCode::OK, "application/json", Body::from_stream(events)))
         }

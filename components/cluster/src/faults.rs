@@ -50,6 +50,8 @@ struct Rule {
 #[derive(Debug)]
 struct Open {
     call: Call,
+    /// No fault concerns it.
+    is_spared: bool,
     cut: CancellationToken,
 }
 
@@ -58,6 +60,12 @@ enum Mode {
     Up,
     Down,
     Silent,
+}
+
+impl Open {
+    fn is_met_by(&self, target: &Target) -> bool {
+        !self.is_spared && target.matches(&self.call)
+    }
 }
 
 /// Which requests a fault concerns; what is not said does not matter.
@@ -196,14 +204,13 @@ impl Faults {
     /// Breaks every open watch that `target` describes, as a proxy in between would, and says how many those were.
     pub fn cut_watches(&self, target: &Target) -> usize {
         let script = self.0.script.lock();
-        let open =
-            script.watches.values().filter(|open| target.matches(&open.call) && !open.cut.is_cancelled());
+        let open = script.watches.values().filter(|open| open.is_met_by(target) && !open.cut.is_cancelled());
         open.map(|open| open.cut.cancel()).count()
     }
 
     /// How many watches that `target` describes are open.
     pub fn open_watches(&self, target: &Target) -> usize {
-        self.0.script.lock().watches.values().filter(|open| target.matches(&open.call)).count()
+        self.0.script.lock().watches.values().filter(|open| open.is_met_by(target)).count()
     }
 
     /// Takes the API down: watches break, requests fail to connect, until [`Faults::up`].
@@ -277,7 +284,7 @@ impl Faults {
     }
 
     /// Counts a watch among the open ones as long as the result lives; none when there are `limit` already.
-    pub(crate) fn open_watch(&self, call: &Call, limit: usize) -> Option<LiveWatch> {
+    pub(crate) fn open_watch(&self, call: &Call, limit: usize, is_spared: bool) -> Option<LiveWatch> {
         let mut script = self.0.script.lock();
         if script.watches.len() >= limit {
             return None;
@@ -285,8 +292,8 @@ impl Faults {
         let id = script.next_id;
         script.next_id += 1;
         let cut = CancellationToken::new();
-        script.watches.insert(id, Open { call: call.clone(), cut: cut.clone() });
-        Some(LiveWatch { id, cut, faults: self.clone() })
+        script.watches.insert(id, Open { call: call.clone(), is_spared, cut: cut.clone() });
+        Some(LiveWatch { id, is_spared, cut, faults: self.clone() })
     }
 }
 
@@ -294,6 +301,7 @@ impl Faults {
 #[derive(Debug)]
 pub(crate) struct LiveWatch {
     id: u64,
+    is_spared: bool,
     cut: CancellationToken,
     faults: Faults,
 }
@@ -301,6 +309,16 @@ pub(crate) struct LiveWatch {
 impl LiveWatch {
     pub(crate) fn cut(&self) -> &CancellationToken {
         &self.cut
+    }
+
+    /// Waits while the API swallows everything, this watch's events among it.
+    pub(crate) fn deliverable(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (faults, is_spared) = (self.faults.clone(), self.is_spared);
+        async move {
+            if !is_spared {
+                faults.deliverable().await;
+            }
+        }
     }
 }
 

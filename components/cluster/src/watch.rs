@@ -131,7 +131,7 @@ impl Watching {
     async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
         let cut: CancellationToken = self.live.cut().clone();
         loop {
-            let faults = self.shared.faults.clone();
+            let deliverable = self.live.deliverable();
             tokio::select! {
                 biased;
                 () = cut.cancelled() => {
@@ -139,7 +139,7 @@ impl Watching {
                     self.ended = true;
                     return Some(Err(Cut));
                 }
-                () = faults.deliverable() => {}
+                () = deliverable => {}
             }
             if let Some(first) = self.first.take() {
                 return Some(Ok(first));

@@ -77,6 +77,7 @@ mod tests {
             from: ms(from),
             until: until.map(ms),
             fired: 1,
+            hides_changes: false,
             slows: Duration::ZERO,
         }
     }

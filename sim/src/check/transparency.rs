@@ -208,7 +208,7 @@ mod tests {
 
     fn slow() -> FaultRecord {
         let (from, until) = (ms(30_000), Some(ms(40_000)));
-        FaultRecord { kind: "Slow".into(), from, until, fired: 1, slows: ms(100) }
+        FaultRecord { kind: "Slow".into(), from, until, fired: 1, hides_changes: false, slows: ms(100) }
     }
 
     fn checked(run: &Run, baseline: &Run) -> Vec<Violation> {

@@ -53,7 +53,14 @@ impl Actor {
             _ => Duration::ZERO,
         };
         let kind = format!("{fault:?}");
-        let record = FaultRecord { kind, from: elapsed(), until: None, fired: 0, slows };
+        let hides_changes = matches!(
+            fault,
+            Fault::ApiDown { .. }
+                | Fault::ApiFails { .. }
+                | Fault::StaleLists { .. }
+                | Fault::WatchesCut { .. }
+        );
+        let record = FaultRecord { kind, from: elapsed(), until: None, fired: 0, hides_changes, slows };
         let mut begun = Begun { record, rule: None, api: Vec::new() };
         if world.has_conduit || !fault.is_of_the_mesh() {
             world.stage.wire.note(format_args!("fault {fault:?}"));

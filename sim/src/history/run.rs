@@ -121,6 +121,8 @@ pub struct FaultRecord {
     pub until: Option<Duration>,
     /// How often it did anything.
     pub fired: u64,
+    /// Who follows the cluster may not hear of changes meanwhile.
+    pub hides_changes: bool,
     /// By how much a round trip takes longer meanwhile. Which of a Service's pods an operation goes to is Conduit's to choose,
     /// so one that met this need not have met it without.
     pub slows: Duration,

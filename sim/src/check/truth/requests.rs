@@ -86,8 +86,7 @@ fn counted(
     let here = arrival.filter(|arrival| !is_inbound || arrival.server == pod.ip);
     // A WebSocket is one request for many operations, or for one.
     let certain = is_counted(op.protocol) && crossing.is_some() && op.started >= *since + EDGE;
-    let may_be_opaque = |connection: &&WireConnection| connection.is_late || is_slow(run, connection);
-    let certain = certain && !run.wire.iter().filter(may_be_opaque).any(|connection| run.met(op, connection));
+    let certain = certain && !may_be_opaque(run, op);
     Some(Counted {
         from: op.started,
         by: here.filter(|_| certain).map(|arrival| arrival.at + EDGE),
@@ -95,6 +94,12 @@ fn counted(
         times: run.ops.times_asked(id),
         handed_back: run.ops.times_handed_back(id),
     })
+}
+
+/// Whether a connection of `op` may not have been seen to be HTTP: what it begins with came late.
+pub(super) fn may_be_opaque(run: &Run, op: &Op) -> bool {
+    let is_late = |connection: &&WireConnection| connection.is_late || is_slow(run, connection);
+    run.wire.iter().filter(is_late).any(|connection| run.met(op, connection))
 }
 
 /// Whether a connection was opened while everything took longer. A server of HTTP/2 need not wait for its client, and where

@@ -4,9 +4,7 @@
 
 use std::time::Duration;
 
-use conduit_k8s::owned;
-
-use super::{Bounds, Crossing, Seen, is_counted, violation};
+use super::{Bounds, Crossing, Seen, is_counted, requests::may_be_opaque, violation};
 use crate::{
     check::Violation,
     history::{PodLife, Protocol, Run, Sidecar, StatRow, WireConnection, WireKind},
@@ -52,18 +50,27 @@ fn is_stray(run: &Run, row: &StatRow, connection: &WireConnection) -> bool {
         && connection.markers.is_empty()
 }
 
-/// From when on what a pod counts is in `stat` for sure: some time after it began, and not before its scraper came by, which
-/// may have heard of it late.
+/// From when on what a pod counts is in `stat` for sure: some time after it began, or after its scraper could hear of that.
 fn read_from(run: &Run, pod: &PodLife) -> Duration {
-    let address = (pod.ip, owned::PORT_ADMIN).into();
-    let is_scrape = |connection: &&WireConnection| {
-        let scraper = run.pod(connection.client.ip(), connection.opened);
-        connection.server == address
-            && pod.is_alive(connection.opened)
-            && scraper.is_some_and(|scraper| scraper.workload == "conduit/observe")
+    hidden_until(run, pod).max(pod.from) + SLACK
+}
+
+/// Until when nobody may have heard that a pod began; zero when everybody could at once.
+fn hidden_until(run: &Run, pod: &PodLife) -> Duration {
+    let hides = run.faults.iter().filter(|fault| fault.hides_changes && fault.from <= pod.from + SLACK);
+    let until = hides.map(|fault| fault.until.unwrap_or(run.ended)).filter(|until| *until >= pod.from);
+    until.max().unwrap_or_default()
+}
+
+/// Whether somebody got an address of a workload's pods while its scraper could not hear of that: it takes what that one counts
+/// for the former's.
+fn is_taken_for(run: &Run, workload: &str) -> bool {
+    let had = |pod: &PodLife| {
+        run.pods
+            .iter()
+            .any(|before| before.ip == pod.ip && before.workload == workload && before.from < pod.from)
     };
-    let first = run.wire.iter().filter(is_scrape).map(|connection| connection.opened).min();
-    (pod.from + SLACK).max(first.unwrap_or_default())
+    run.pods.iter().any(|pod| pod.workload != workload && !hidden_until(run, pod).is_zero() && had(pod))
 }
 
 /// What arrived at a workload within a row's window.
@@ -84,7 +91,7 @@ impl Traffic {
         let begins = row.at.saturating_sub(row.window);
         let (outer, inner) =
             ((begins.saturating_sub(SLACK), row.at + SLACK), (begins + SLACK, row.at.saturating_sub(SLACK)));
-        let mut traffic = Self::default();
+        let mut traffic = Self { unknown: is_taken_for(run, &row.name), ..Self::default() };
         for (id, op) in &run.ops.asked {
             let ended = op.ended.unwrap_or(op.started + op.deadline);
             let is_here =
@@ -119,6 +126,11 @@ impl Traffic {
             let hidden = crossing == Crossing::Hidden;
             // A WebSocket begins with a request, and what follows on the same connection is none.
             let is_request = is_counted(op.protocol) || op.protocol == Protocol::WebSocket;
+            if is_request && may_be_opaque(run, op) {
+                traffic.bounds(true, hidden).add(false);
+                traffic.bounds(false, hidden).add(false);
+                continue;
+            }
             traffic.bounds(is_request, hidden).add(certain && op.protocol != Protocol::WebSocket);
         }
         for _ in run.wire.iter().filter(|connection| is_stray(run, row, connection)) {

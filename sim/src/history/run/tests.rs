@@ -20,6 +20,7 @@ fn settled_is_what_lies_between_changes_less_the_time_to_follow_them() {
         from: ms(60_000),
         until: Some(ms(65_000)),
         fired: 1,
+        hides_changes: false,
         slows: Duration::ZERO,
     });
     assert_eq!(windows(&run), [(20, 50), (85, 120)]);
@@ -28,6 +29,7 @@ fn settled_is_what_lies_between_changes_less_the_time_to_follow_them() {
         from: ms(90_000),
         until: None,
         fired: 0,
+        hides_changes: false,
         slows: Duration::ZERO,
     });
     assert_eq!(windows(&run), [(20, 50), (85, 90)]);
