@@ -433,7 +433,10 @@ impl Fault {
         }
         match self {
             Self::Rollout(server) => {
-                let pods = plan.servers.get(*server).map_or(1, |server| server.replicas);
+                let comes =
+                    |planned: &&Planned| matches!(planned.fault, Self::Takeover { to, .. } if to == *server);
+                let more = plan.faults.iter().filter(comes).count();
+                let pods = plan.servers.get(*server).map_or(1, |server| server.replicas) + more;
                 REPLACED * u32::try_from(pods).unwrap_or(u32::MAX)
             }
             Self::Takeover { .. } => REPLACED,

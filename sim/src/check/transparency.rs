@@ -115,7 +115,9 @@ fn crossed_a_close(run: &Run, id: OpId, op: &Op) -> bool {
     let ended = op.ended.unwrap_or(op.started + op.deadline);
     let closed = |connection: &WireConnection| {
         let within = |closed| op.started <= closed && closed <= ended + slow;
-        connection.opened < op.started && connection.closed.is_some_and(within) && run.met(op, connection)
+        // Who waits for first words that come late may take a new one for idle.
+        let may_idle = connection.opened < op.started || connection.is_late;
+        may_idle && connection.closed.is_some_and(within) && run.met(op, connection)
     };
     let before = id.number.checked_sub(1).and_then(|number| run.ops.asked.get(&OpId { number, ..id }));
     let is_at_once = before.and_then(|before| before.ended).is_some_and(|before| op.started <= before + IDLE);

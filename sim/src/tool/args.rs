@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs the world of a seed, or a named scenario, with Conduit and without, and judges it
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Runs the worlds of many seeds side by side
     Sweep(SweepArgs),
     /// Runs the same in two processes, and compares what crossed the wire line by line
@@ -239,7 +239,7 @@ mod tests {
 
     fn story(line: &str) -> Story {
         match parsed(line) {
-            Ok(Command::Run(RunArgs { story, .. })) => story,
+            Ok(Command::Run(args)) => args.story,
             other => panic!("{line}: {other:?}"),
         }
     }
