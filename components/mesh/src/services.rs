@@ -46,10 +46,10 @@ impl Turns {
     fn next(&self, service: SocketAddr, among: &[SocketAddr], now: UnixTime) -> Option<SocketAddr> {
         let turn = now.0.as_millis() / TURN.as_millis();
         let mut turns = self.0.lock();
-        let (last, times) = turns.entry(service).or_default();
-        *times = if *last == turn { *times + 1 } else { 0 };
-        *last = turn;
-        let place = (turn + *times).checked_rem(among.len() as u128)?;
+        let before = turns.get(&service).filter(|(last, _)| *last == turn);
+        let times = before.map_or(0, |(_, times)| times + 1);
+        turns.insert(service, (turn, times));
+        let place = (turn + times).checked_rem(among.len() as u128)?;
         among.get(usize::try_from(place).ok()?).copied()
     }
 }

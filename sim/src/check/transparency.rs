@@ -355,7 +355,8 @@ mod tests {
         run.wire.last_mut().unwrap().opened = ms(32_000);
         run.faults.clear();
         assert_says(&checked(&run, &baseline()), "op-1-0-3.");
-        op(&mut run, 2).ended = Some(ms(32_900));
+        op(&mut run, 2).ended = Some(ms(32_910));
+        run.changes.push(ms(33_000));
         assert_eq!(checked(&run, &baseline()), [], "it follows the one before at once");
     }
 
@@ -383,9 +384,9 @@ mod tests {
         assert_eq!(checked(&run, &baseline()), []);
         run.pods[1].outages[0] = (ms(33_100), ms(33_500));
         assert_says(&checked(&run, &baseline()), "op-1-0-3.");
-        run.pods[1].outages[0] = (ms(32_500), ms(32_950));
+        run.pods[1].outages[0] = (ms(32_500), ms(32_960));
         assert_eq!(checked(&run, &baseline()), [], "its application is about to start");
-        run.pods[1].outages[0] = (ms(32_500), ms(32_949));
+        run.pods[1].outages[0] = (ms(32_500), ms(32_959));
         assert_says(&checked(&run, &baseline()), "op-1-0-3.");
     }
 
