@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// no two pods of a cluster are that far apart. A server that speaks first may then hold its greeting back as well.
 const PATIENCE_IN_DOUBT: Duration = Duration::from_millis(300);
 
+/// Who refuses does so at once, or when a lost SYN was sent again.
+const REFUSED_WITHIN: Duration = Duration::from_millis(1_500);
+
 /// For a name that only DNS knows.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -83,7 +86,8 @@ impl Route {
         if self.patience(remote).is_some_and(|patience| since.elapsed() >= patience) {
             self.owed.get_or_insert_with(|| (remote.clone(), since));
         }
-        if self.is_chosen_by_kubernetes(remote) {
+        // Who cannot be reached at all is not worth another time as long.
+        if self.is_chosen_by_kubernetes(remote) && since.elapsed() < REFUSED_WITHIN {
             self.lost += 1;
             if self.lost < MAX_TRIES {
                 return true;
@@ -444,6 +448,11 @@ mod tests {
             }
             assert!(route.choose(0).is_none());
         }
+        let mut unreachable = Route { resolution: Resolution::Unknown, ..to_service(Vec::new(), false) };
+        let (remote, since) = (unreachable.choose(0).unwrap(), Instant::now());
+        tokio::time::advance(REFUSED_WITHIN).await;
+        unreachable.failed(&remote, since, 0);
+        assert!(unreachable.choose(0).is_none(), "it is not waited for three times");
     }
 
     #[tokio::test(start_paused = true)]
