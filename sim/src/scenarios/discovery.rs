@@ -82,7 +82,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "chosen-pod-replaced-unseen",
         about: "while there is no destination service a pod is replaced whose clients chose it themselves and keep their \
-                connections to it: they hear that it has gone, and ask another one",
+                connections to it: nothing fails",
         plan: |seed| {
             let protocols = [Protocol::Http1, Protocol::Http2, Protocol::Grpc];
             let mut plan = Plan::quiet(seed).fault(s(13), s(30), Fault::DestinationDown);

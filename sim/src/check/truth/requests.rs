@@ -70,12 +70,8 @@ fn counted(
     let concerns = match (is_inbound, arrival) {
         (false, _) => op.client == pod.ip,
         (true, Some(arrival)) if arrival.server == pod.ip => true,
-        // A pod that drains hands requests back, which then go elsewhere; so does one that closes what it takes for idle, because
-        // what is asked is on a slow way.
-        (true, Some(_)) => {
-            let hands_back = pod.until.is_some() || !pod.outages.is_empty() || is_slowed(run, op);
-            hands_back && run.is_behind(op, pod.ip)
-        }
+        // A pod that drains hands requests back, which then go elsewhere.
+        (true, Some(_)) => (pod.until.is_some() || !pod.outages.is_empty()) && run.is_behind(op, pod.ip),
         (true, None) => run.is_behind(op, pod.ip),
     };
     // One that a slow or broken network held back may have come to a later process than it was meant for.
@@ -98,13 +94,6 @@ fn counted(
         times: run.ops.times_asked(id),
         handed_back: run.ops.times_handed_back(id),
     })
-}
-
-/// Whether everything took longer while `op` was under way.
-fn is_slowed(run: &Run, op: &Op) -> bool {
-    let ended = op.ended.unwrap_or(op.started + op.deadline);
-    let mut slow = run.faults.iter().filter(|fault| !fault.slows.is_zero());
-    slow.any(|fault| fault.from <= ended && fault.until.is_none_or(|until| op.started <= until))
 }
 
 /// Whether a connection of `op` may not have been seen to be HTTP: what it begins with came late.
